@@ -12,10 +12,12 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+import twisted_ws
 from twisted_ws.closecodes import CHANNELS, CLOSES, Again, Close
 from twisted_ws.daemon.settings import KEYS
 from twisted_ws.limits import Limits
-from twisted_ws.records import Record
+from twisted_ws.logevents import EVENTS
+from twisted_ws.records import FIELDS, Record
 
 # These are not settings of the file, so `KEYS` does not have them.
 _FLAGS_ONLY = (
@@ -117,7 +119,22 @@ def logFields() -> str:
     return "\n".join(lines)
 
 
+def logEvents() -> str:
+    """Return the catalogue of the log's events, from `EVENTS` and the calls in the source."""
+    from _logcalls import logCalls  # beside this file
+
+    calls = list(logCalls(Path(twisted_ws.__file__).parent))
+    lines = [_row("event", "level", "what has happened", "fields"), _row("---", "---", "---", "---")]
+    for event, meaning in EVENTS.items():
+        of = [call for call in calls if call.event == event]
+        levels = [level for level in ("debug", "info", "warn", "error", "critical") if any(call.level == level for call in of)]
+        names = [name for name in FIELDS if any(name in call.names for call in of)]
+        lines.append(_row(f"`{event}`", ", ".join(levels), meaning, ", ".join(f"`{name}`" for name in names)))
+    return "\n".join(lines)
+
+
 TABLES = {
+    "log-events": logEvents,
     "log-fields": logFields,
     "options": options,
     "flags": flags,

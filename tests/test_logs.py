@@ -72,7 +72,8 @@ def test_throttle():
         assert len(lines) == 11
         clock.advance(10)
         throttle.info(log, "refused", "again")
-        assert [formatEvent(line) for line in lines[11:]] == ["15 more lines of this kind: refused", "again"]
+        throttle.info(log, "refused", "and again")
+    assert [(formatEvent(line), line["suppressed"]) for line in lines[11:]] == [("again", 15), ("and again", 0)]
 
 
 def test_throttleUnderItsLimit():
@@ -84,4 +85,4 @@ def test_throttleUnderItsLimit():
             throttle.info(log, "kind", "line")
             throttle.info(log, "kind", "line")
             clock.advance(1)
-    assert [formatEvent(line) for line in lines] == ["line"] * 10
+    assert [(formatEvent(line), line["suppressed"]) for line in lines] == [("line", 0)] * 10

@@ -104,5 +104,8 @@ class Connection(Protocol):
     def waits(self, size: int) -> None:
         """Set the number of bytes of received messages that wait for a handler to `size`."""
 
-    def mayLog(self, kind: str) -> bool:
-        """Return whether one more line of this kind may be logged: a peer that makes a service fail must not fill the log."""
+    def mayLog(self, kind: str) -> int:
+        """Return whether one more line of this kind may be logged: a peer that makes a service fail must not fill the log.
+
+        See `twisted_ws.logs.Throttle.allows`.
+        """

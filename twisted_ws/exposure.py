@@ -29,9 +29,15 @@ def warnIfExposed(path: str, mode: int) -> None:
         mode: that of the file that was opened, not of the one that has the name now.
     """
     if isOpenToOthers(mode):
-        _log.warn("The secret in {path} is open to other users of this machine: chmod 600 {path}", path=path)
+        _log.warn(
+            "The secret in {file} is open to other users of this machine: chmod 600 {file}", file=path, event="secret.exposed"
+        )
     elif mode & 0o040 and not _isCredential(path):
-        _log.warn("The secret in {path} is open to its group: chmod 600 {path}, unless that is intended", path=path)
+        _log.warn(
+            "The secret in {file} is open to its group: chmod 600 {file}, unless that is intended",
+            file=path,
+            event="secret.exposed",
+        )
 
 
 def _isCredential(path: str) -> bool:

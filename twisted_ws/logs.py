@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -65,8 +66,25 @@ def shown(text: str, limit: int = 32 * 1024) -> str:
     return text.translate(_ESCAPES_IN_LINES)
 
 
+def ofRequest(request: Any) -> dict[str, Any]:
+    """Return the fields of a line of the log that an `UpgradeRequest` knows: peer, path and origin."""
+    origin = request.headers.get("origin")
+    fields: dict[str, Any] = {"peer": peerName(request.peerAddress), "path": printable(request.path)}
+    if origin is not None:
+        fields["origin"] = printable(origin)
+    return fields
+
+
+def ofCaller(caller: Any) -> dict[str, Any]:
+    """Return the fields that a caller or visitor knows: its connection, who it is, and those of its request."""
+    fields = {"connection": caller.connectionId, **ofRequest(caller.request)}
+    if caller.user is not None:
+        fields["user"] = printable(caller.user)
+    return fields
+
+
 class Throttle:
-    """Writes at most `lines` lines of one kind in `seconds` seconds, and says how many it left out.
+    """Lets at most `lines` lines of one kind pass in `seconds` seconds, and says in the next how many were left out.
 
     A peer that can make a server write one line could make it fill the disk with lines.
     """
@@ -79,16 +97,19 @@ class Throttle:
 
     def info(self, log: Logger, kind: str, template: str, **fields: object) -> None:
         """Log at info unless there were too many of `kind`, which is one of a few fixed texts; `template` is the log format."""
-        if self.allows(log, kind):
-            log.info(template, **fields)
+        if turn := self.allows(kind):
+            log.info(template, suppressed=turn - 1, **fields)
 
-    def allows(self, log: Logger, kind: str) -> bool:
-        """Count a line of `kind` and return whether it may be written: for lines that are costly to build."""
+    def allows(self, kind: str) -> int:
+        """Count a line of `kind`, and return 0 if it must be left out, for lines that are costly to build.
+
+        Else return 1 more than the number of those that were left out since the last one: its field `suppressed` is 1 less.
+        """
         now = self._clock()
         begin, count = self._windows.get(kind, (now, 0))
+        suppressed = 0
         if now - begin >= self._seconds:
-            if count > self._lines:
-                log.info("{count} more lines of this kind: {kind}", count=count - self._lines, kind=kind)
+            suppressed = max(count - self._lines, 0)
             begin, count = now, 0
         self._windows[kind] = (begin, count + 1)
-        return count < self._lines
+        return suppressed + 1 if count < self._lines else 0

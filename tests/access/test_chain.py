@@ -172,7 +172,7 @@ def test_anAuthenticatorFails(answer):
     with capturedLogs() as events, pytest.raises(Reject) as caught:
         chain(Answers(answer), Guest()).identify(UpgradeRequest())
     assert (caught.value.status, caught.value.body) == (500, "Internal server error.")
-    assert [(event["name"], event["log_failure"].type) for event in events] == [
+    assert [(event["by"], event["log_failure"].type) for event in events] == [
         ("a0", type(answer) if isinstance(answer, BaseException) else TypeError)
     ]
 

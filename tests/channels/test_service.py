@@ -489,7 +489,7 @@ def test_instead(worlds):
     world.service.answer = {"set": object()}
     with capturedLogs() as logs:
         assert ask(client, '{"type":"publish","channel":"a","data":"x"}')[0]["code"] == "internal-error"
-    assert logs[0]["hook"] == "onPublish"
+    assert logs[0]["handler"] == "onPublish"
     assert len(world.memory.flushErrors(TypeError)) == 1
 
 
@@ -524,7 +524,7 @@ def test_brokenHook(worlds, hook, late):
         got = ask(client, '{"type":"subscribe","channel":"a"}')
         got += ask(client, '{"type":"publish","channel":"a","data":1}')
         got += ask(client, '{"type":"unsubscribe","channel":"a"}')
-    assert [event["hook"] for event in logs if "log_failure" in event] == [hook]
+    assert [event["handler"] for event in logs if "log_failure" in event] == [hook]
     assert len(world.memory.flushErrors(RuntimeError)) == 1
     assert "secret" not in repr(got)
     assert [each["code"] for each in got if each["type"] == "error"][:1] == (

@@ -30,7 +30,7 @@ def test_times():
     assert setup.endpoint.attempts == [0, 1, 3, 7, 15, 23, 31]
     assert pending(setup.connecting)
     assert logs[0]["log_level"] == LogLevel.info
-    assert "nothing listens at" in logs[0]["error"]
+    assert "nothing listens at" in logs[0]["reason"]
     setup.endpoint.failure = None
     setup.advance(8)
     again(setup)

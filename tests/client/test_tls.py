@@ -162,7 +162,7 @@ class TrustTest(LiveCase):
         with capturedLogs() as logs:
             await self.talk(port, verify=False)
         (line,) = [each for each in logs if each["log_namespace"] == "twisted_ws.wire.tls.client.ClientTLS"]
-        assert (line["log_level"], line["host"]) == (LogLevel.warn, "localhost")
+        assert (line["log_level"], line["name"]) == (LogLevel.warn, "localhost")
         assert "NOT VERIFIED" in line["log_format"]
 
     async def test_clientCertificate(self) -> None:

@@ -89,8 +89,8 @@ def test_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert still(1 + 4) == []
     assert len(events := still(1)) == 1
     assert events[0]["log_level"].name == "critical"
-    assert "stuck for {seconds:g} s" in events[0]["log_format"]
-    assert "test_looks" in events[0]["stack"]
+    assert "stuck for {duration:g} s" in events[0]["log_format"]
+    assert "test_looks" in events[0]["traceback"]
     assert still(20) == []
     clock.advance(BEAT)
     assert still(1) == []

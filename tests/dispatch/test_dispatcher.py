@@ -773,7 +773,7 @@ class Raising(TestCase):
                 assert isinstance(error, HandlerError)
                 assert (error.code, error.reason, error.event, error.__cause__) == (1011, "internal error", event, bug)
                 assert "password" not in str(error)
-                assert [(each["service"], each["event"], each["log_failure"].value) for each in events] == [("Bad", event, bug)]
+                assert [(each["service"], each["handler"], each["log_failure"].value) for each in events] == [("Bad", event, bug)]
                 peer.leave(1011)
                 assert service.heard == [error, (1011, "")]
                 assert not peer.clock.getDelayedCalls()
@@ -792,7 +792,7 @@ class Raising(TestCase):
                 with capturedLogs() as events:
                     peer.fail(ProtocolError("x"))
                     peer.leave(1002)
-                assert [each["event"] for each in events] == [event]
+                assert [each["handler"] for each in events] == [event]
                 assert (peer.failedWith(), peer.callers) == ([1002], set())
                 assert len(self.flushLoggedErrors(KeyError)) == 1
 

@@ -129,7 +129,7 @@ def test_mistakes(answer: Any, text: str, wrap: Callable[[Any], Any]) -> None:
         reject = ask(lambda request: wrap(answer)).value
     assert (reject.status, reject.body) == (500, "Internal server error.")
     assert [event["log_level"] for event in events] == [LogLevel.error]
-    assert text in events[0]["error"]
+    assert text in events[0]["reason"]
     assert "log_failure" not in events[0]
 
 

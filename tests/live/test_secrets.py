@@ -38,7 +38,7 @@ from dataclasses import dataclass
 from twisted_ws import WebSocketService, logs
 from twisted_ws.channels.service import ChannelService
 
-logs.Throttle.allows = lambda self, log, kind: True
+logs.Throttle.allows = lambda self, kind: 1
 
 @dataclass
 class Login:

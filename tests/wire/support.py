@@ -30,6 +30,9 @@ class Recorder:
         self.isClosing = False
         self.onMessage: Any = None
 
+    def facts(self) -> dict[str, Any]:
+        return {"connection": "a.1"}
+
     def peer(self) -> str:
         return peerName(*peerOf(self.connection.transport.getPeer()))
 

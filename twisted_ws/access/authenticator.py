@@ -60,8 +60,12 @@ class Host(Protocol):
     def claim(self, key: str, until: float) -> bool | Deferred[bool]:
         """Return True once for a key, over all servers that share the engine; False until Unix time `until`."""
 
-    def mayLog(self, kind: str) -> bool:
-        """Return whether one more line of this kind may be written, so that clients cannot fill the log."""
+    def mayLog(self, kind: str) -> int:
+        """Return whether one more line of this kind may be written, so that clients cannot fill the log.
+
+        0 means that it may not, any other number that it may, with the field `suppressed` 1 less (see
+        `twisted_ws.logs.Throttle.allows`).
+        """
 
 
 class AuthenticatorSettings(NamedTuple):

@@ -38,7 +38,7 @@ class Chain:
         authenticators: each with its name.
         revocations: what is not accepted any more.
         unixTime: the wall clock.
-        mayLog: says whether one more line of a kind may be written.
+        mayLog: says whether one more line of a kind may be written (see `twisted_ws.logs.Throttle.allows`).
 
     Attributes:
         takesMessage: whether a client may say who it is in its first message.
@@ -57,7 +57,7 @@ class Chain:
         authenticators: Iterable[tuple[str, Authenticator]],
         revocations: Revocations,
         unixTime: Callable[[], float],
-        mayLog: Callable[[str], bool],
+        mayLog: Callable[[str], int],
     ) -> None:
         self._authenticators = tuple(authenticators)
         self._revocations = revocations
@@ -183,8 +183,14 @@ class Chain:
             error.detail = f"by {name}{f': {error.detail}' if error.detail else ''}"
         if isinstance(error, Reject):
             return error
-        if self._mayLog(f"authenticator {name} raised {type(error).__name__}"):
-            _log.failure("the authenticator {name} failed, and the request is answered with 500", failure, name=name)
+        if turn := self._mayLog(f"authenticator {name} raised {type(error).__name__}"):
+            _log.failure(
+                "the authenticator {by} failed, and the request is answered with 500",
+                failure,
+                by=name,
+                event="auth.failed",
+                suppressed=turn - 1,
+            )
         return Reject(500, "Internal server error.")
 
 

@@ -358,7 +358,9 @@ class Channels:
         self._engineState = state
         if (state is EngineState.DOWN) != self._isDegraded:
             self._isDegraded = not self._isDegraded
-            Deferred.fromCoroutine(self._tellState()).addErrback(lambda failure: _log.failure("clients were not told", failure))
+            Deferred.fromCoroutine(self._tellState()).addErrback(
+                lambda failure: _log.failure("clients were not told", failure, event="channel.failed")
+            )
 
     async def _tellState(self) -> None:
         async for subscriber in self.turns.through(self.subscribers(), STEPS + OWN_WAY):

@@ -322,7 +322,7 @@ class Feed:
             Deferred.fromCoroutine(self._fill()).addErrback(self._broken)
 
     def _broken(self, failure: Failure) -> None:
-        _log.failure("the feed of a channel failed inside the server", failure)
+        _log.failure("the feed of a channel failed inside the server", failure, event="channel.failed")
 
     async def _fill(self) -> None:
         """Pass on what is missing and what is held, in order."""

@@ -19,7 +19,7 @@ from twisted_ws.access.rules import ChannelAccess, Step
 from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.channels.subscribers.buffered import BufferedSubscriber
 from twisted_ws.errors import ChannelError
-from twisted_ws.logs import printable
+from twisted_ws.logs import ofCaller, printable
 from twisted_ws.names import checkName, isPattern
 from twisted_ws.upgrade import Reject
 
@@ -90,12 +90,13 @@ class Permissions:
         except AccessRefused as refused:
             if refused.status >= 500:
                 raise ChannelError("unavailable", refused.message) from None
-            if self._service.server.mayLog("a subscription token was refused"):
+            if turn := self._service.server.mayLog("a subscription token was refused"):
                 _log.info(
-                    "{user} at {address} came with a subscription token that is refused: {why}",
-                    user=printable(caller.user or "a guest"),
-                    address=caller.request.peerAddress or "a local socket",
-                    why=refused.summary,
+                    "{peer} came with a subscription token that is refused: {reason}",
+                    reason=refused.summary,
+                    event="token.refused",
+                    **ofCaller(caller),
+                    suppressed=turn - 1,
                 )
             raise ChannelError("forbidden", refused.message, refused.reason) from None
         except Reject:
@@ -250,8 +251,14 @@ class Permissions:
         except (CancelledError, GeneratorExit):
             raise
         except Exception:
-            if self._service.server.mayLog("asking about a channel failed"):
-                _log.failure("asking about a channel failed")
+            if turn := self._service.server.mayLog("asking about a channel failed"):
+                _log.failure(
+                    "asking about a channel failed",
+                    event="auth.failed",
+                    channel=printable(channel),
+                    **ofCaller(caller),
+                    suppressed=turn - 1,
+                )
             raise ChannelError("internal-error", "The application could not be asked.") from None
         return channel in (maySubscribe if action == "subscribe" else mayPublish)
 
@@ -365,15 +372,17 @@ class Permissions:
         allowed = self._decide(access, action, caller, channel, subscribed, granted, asked)
         if allowed is not False:
             return allowed
-        if self._service.server.mayLog("a channel was refused"):
+        if turn := self._service.server.mayLog("a channel was refused"):
             steps: list[Step] = []
             self._decide(access, action, caller, channel, subscribed, granted, asked, steps)
             _log.debug(
-                "{user} may not {action} {channel}: {steps}",
-                user=printable(caller.user or "somebody unknown"),
+                "{peer} may not {action} {channel}: {reason}",
                 action=_DOING[action],
                 channel=printable(channel),
-                steps="; ".join([each.text for each in steps]),
+                reason="; ".join([each.text for each in steps]),
+                event="channel.refused",
+                **ofCaller(caller),
+                suppressed=turn - 1,
             )
         raise ChannelError("forbidden", f"You may not {_DOING[action]} this channel.")
 

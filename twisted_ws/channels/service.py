@@ -306,8 +306,10 @@ class ChannelService(WebSocketService):
 
     def _failed(self, failure: Failure, hook: str) -> None:
         name = type(self).__name__
-        if self.server.mayLog(f"{name}.{hook} raised {type(failure.value).__name__}"):
-            _log.failure("{service}.{hook} raised", failure, service=name, hook=hook)
+        if turn := self.server.mayLog(f"{name}.{hook} raised {type(failure.value).__name__}"):
+            _log.failure(
+                "{service}.{handler} raised", failure, service=name, handler=hook, event="hook.failed", suppressed=turn - 1
+            )
 
     # WebSocket.
 

@@ -153,11 +153,12 @@ class OAuth2:
         except OSError as error:
             self._refreshToken = refreshToken
             self._log.warn(
-                "The new refresh token of {client} cannot be written to {path} ({why}): the one that is there may not count any "
+                "The new refresh token of {name} cannot be written to {file} ({reason}): the one that is there may not count any "
                 "more when this program starts again.",
-                client=self._client,
-                path=os.fspath(path),
-                why=error.strerror,
+                name=self._client,
+                file=os.fspath(path),
+                reason=error.strerror,
+                event="client.token_lost",
             )
 
     def _clock(self) -> Any:

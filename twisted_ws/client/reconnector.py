@@ -60,7 +60,9 @@ class Reconnector:
         """Make an attempt now."""
         self._next = None
         self._dialing = self._dial().addCallbacks(self._done, self._failed)
-        self._dialing.addErrback(lambda failure: self._log.failure("a client failed when its connection opened", failure))
+        self._dialing.addErrback(
+            lambda failure: self._log.failure("a client failed when its connection opened", failure, event="client.failed")
+        )
 
     def lost(self, error: Exception, hadMessage: bool) -> None:
         """Reconnect, or give up, after the loss of the connection.
@@ -115,9 +117,10 @@ class Reconnector:
         self._count += 1
         wait = retry.wait(self._count, error)
         self._log.info(
-            "not connected: {error}; attempt {count} in {wait}",
-            error=printable(error),
+            "not connected: {reason}; attempt {count} in {wait}",
+            reason=printable(error),
             count=self._count,
             wait=seconds(round(wait, 1)),
+            event="client.reconnects",
         )
         self._next = self._reactor.callLater(wait, self.start)

@@ -190,7 +190,7 @@ class Session:
     def _call(self, handler: Callable[..., Any], *arguments: object) -> None:
         """Call the user's code: what it raises must not hurt the connection."""
         maybeDeferred(handler, *arguments).addErrback(
-            lambda failure: self._log.failure("a handler of the client failed", failure)
+            lambda failure: self._log.failure("a handler of the client failed", failure, event="client.failed")
         )
 
 

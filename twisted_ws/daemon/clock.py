@@ -24,6 +24,8 @@ def countMonotonicTime(reactor: Any) -> None:
     if reactor.seconds is not seconds:
         return  # a test's clock, or a reactor with a clock of its own
     if reactor.getDelayedCalls():
-        _log.warn("deadlines follow the wall clock, because calls were scheduled before this service was made")
+        _log.warn(
+            "deadlines follow the wall clock, because calls were scheduled before this service was made", event="clock.wall"
+        )
         return
     reactor.seconds = time.monotonic

@@ -42,6 +42,13 @@ class ExpiryWatch(Service):
     def _look(self) -> None:
         days = self._tls.daysLeft()
         if days < 0:
-            self._log.warn("The certificate in use HAS EXPIRED, and clients refuse it: renew it, then reload (SIGHUP).")
+            self._log.warn(
+                "The certificate in use HAS EXPIRED, and clients refuse it: renew it, then reload (SIGHUP).",
+                event="certificate.expired",
+            )
         elif days < WARN_DAYS:
-            self._log.warn("The certificate in use expires in {left}: renew it, then reload (SIGHUP).", left=inWords(days))
+            self._log.warn(
+                "The certificate in use expires in {left}: renew it, then reload (SIGHUP).",
+                left=inWords(days),
+                event="certificate.expires",
+            )

@@ -143,7 +143,7 @@ class ProcessDaemon(Daemon):
             yield
         except ConfigurationError as error:
             if "statusPipe" in self._runner:
-                self._log.critical("{error}", error=str(error))
+                self._log.critical("{reason}", reason=str(error), event="server.failed")
             raise
 
     def startService(self) -> None:
@@ -173,7 +173,7 @@ class ProcessDaemon(Daemon):
         """Notify systemd, and log what the engine is."""
         notify("READY=1")
         Deferred.fromCoroutine(tellEngine(self.settings.engine, self.server.engine)).addErrback(
-            lambda failure: self._log.failure("the engine does not say which nodes there are", failure)
+            lambda failure: self._log.failure("the engine does not say which nodes there are", failure, event="engine.failed")
         )
 
     def _engineFailed(self, failure: Failure) -> None:
@@ -212,7 +212,7 @@ def _raiseDescriptorLimit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):
         return  # the system has a lower limit: the gate keeps to that
-    ProcessDaemon._log.info("{count} descriptors are allowed (raised from {soft})", count=hard, soft=soft)
+    ProcessDaemon._log.info("{count} descriptors are allowed (raised from {soft})", count=hard, soft=soft, event="limit.raised")
 
 
 def _exitWithError() -> None:

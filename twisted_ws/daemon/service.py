@@ -107,9 +107,9 @@ class Daemon(MultiService):
     def _engineFailed(self, failure: Failure) -> None:
         """Learn that the engine cannot start."""
         if failure.check(ConfigurationError):
-            self._log.critical("{error}", error=str(failure.value))
+            self._log.critical("{reason}", reason=str(failure.value), event="engine.failed")
         else:
-            self._log.failure("the engine failed", failure)
+            self._log.failure("the engine failed", failure, event="engine.failed")
 
     # What it is made of: with workers, the supervisor and each worker have a part of it.
 
@@ -141,6 +141,7 @@ class Daemon(MultiService):
                 '{path}: clients may subscribe to what their credentials grant, and publish to nothing, unless [channels."*"] '
                 "or a narrower table says otherwise",
                 path=path,
+                event="channel.guarded",
             )
         self._warnOfAsking()
 
@@ -166,6 +167,7 @@ class Daemon(MultiService):
             self._log.warn(
                 'channels."{pattern}" says ask, but no authenticator of a service of channels has a channels-url: it is refused',
                 pattern=pattern,
+                event="channel.unanswered",
             )
 
     def _memory(self) -> MemoryEngine | None:
@@ -232,6 +234,7 @@ class Daemon(MultiService):
             self._log.warn(
                 "--client-ca applies to TLS ports only: clients without a certificate still get in through --{option}.",
                 option=plain[-1].option,
+                event="port.plain",
             )
 
     def _makeWebSocketListeners(self) -> list[Listener]:
@@ -297,7 +300,9 @@ class Daemon(MultiService):
             notes.append("on all addresses")
         how = f" ({', '.join(notes)})" if notes else ""
         if listener in self._webSocketListeners:
-            self._log.info("WebSocket on {url}{how}", url=listener.url("wss" if listener.secure else "ws"), how=how)
+            self._log.info(
+                "WebSocket on {url}{how}", url=listener.url("wss" if listener.secure else "ws"), how=how, event="port.open"
+            )
             return
         url = listener.url("https" if listener.secure else "http")
         if url.startswith("http"):  # not a Unix socket
@@ -305,7 +310,7 @@ class Daemon(MultiService):
             self.broadcastURL = self.broadcastURL or url
             if self._pages is not None:
                 self._pages.broadcastURL = self.broadcastURL
-        self._log.info("Broadcast site on {url}{how}", url=url, how=how)
+        self._log.info("Broadcast site on {url}{how}", url=url, how=how, event="port.open")
 
     def privilegedStartService(self) -> None:
         """Listen, while the process may still be root."""
@@ -329,7 +334,7 @@ class Daemon(MultiService):
         count = len(self.server.callers)
         if count:
             who = "1 caller is" if count == 1 else f"{count} callers are"
-            self._log.info("stopping: {who} asked to leave", count=count, who=who)
+            self._log.info("stopping: {who} asked to leave", count=count, who=who, event="server.stopping")
         yield self.server.stop()
         if self._history is not None:
             yield Deferred.fromCoroutine(self._save(self._history))
@@ -396,7 +401,9 @@ class Daemon(MultiService):
                     continue
                 waiting.setdefault(self._whenAnew(name), []).append(name)
             for when, names in waiting.items():
-                self._log.warn("A change of {names} takes effect only {when}.", names=", ".join(names), when=when)
+                self._log.warn(
+                    "A change of {names} takes effect only {when}.", names=", ".join(names), when=when, event="reload.incomplete"
+                )
 
     def _whenAnew(self, name: str) -> str:
         """Return when a setting that a reload does not reach takes effect, for the log."""
@@ -414,9 +421,9 @@ class Daemon(MultiService):
         whole = True
         for each in wrong:
             whole = False
-            self._log.error("{error}", error=each)
+            self._log.error("{reason}", reason=each, event="reload.failed")
         if whole:
-            self._log.info("reloaded")
+            self._log.info("reloaded", event="reload.done")
 
     def _reloadTLS(self) -> None:
         if self._tls is not None:

@@ -78,7 +78,8 @@ class Watchdog(Service):
         if self._looks - 1 < self._seconds / BEAT <= self._looks:
             frame = sys._current_frames().get(self._reactorThread)
             self._log.critical(
-                "The reactor has been stuck for {seconds:g} s, so nobody is served. It is stuck here:\n{stack}",
-                seconds=self._seconds,
-                stack="".join(traceback.format_stack(frame)),
+                "The reactor has been stuck for {duration:g} s, so nobody is served. It is stuck here:\n{traceback}",
+                duration=self._seconds,
+                traceback="".join(traceback.format_stack(frame)),
+                event="reactor.blocked",
             )

@@ -28,7 +28,7 @@ from twisted_ws.dispatch.iterations import Iterations, isIterator
 from twisted_ws.dispatch.queue import MessageQueue
 from twisted_ws.dispatch.replies import encodeReply
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, InternalError, WebSocketError
-from twisted_ws.logs import peerName
+from twisted_ws.logs import ofCaller, peerName
 from twisted_ws.message import BINARY, TEXT
 from twisted_ws.wire.websocket.runtime import Runtime
 
@@ -120,6 +120,10 @@ class Dispatcher:
     def peer(self) -> str:
         """Return what the log calls the caller."""
         return peerName(self.caller.request.peerAddress, self.caller.request.peerPort)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the log knows of the caller as fields."""
+        return {"service": type(self._service).__name__, **ofCaller(self.caller)}
 
     def opened(self) -> None:
         """Join the callers and call onOpen; messages wait for its end."""
@@ -224,15 +228,24 @@ class Dispatcher:
         self._endGrace()
         name = type(self._service).__name__
         if not self._opened:
-            if self._connection.mayLog(f"{name}.onClose is still running"):
-                _log.warn("{service}.onClose is still running; the stop no longer waits for it", service=name)
+            if turn := self._connection.mayLog(f"{name}.onClose is still running"):
+                _log.warn(
+                    "{service}.onClose is still running; the stop no longer waits for it",
+                    service=name,
+                    event="handler.late",
+                    **ofCaller(self.caller),
+                    suppressed=turn - 1,
+                )
             self._gone()
             return
-        if self._connection.mayLog(f"{name}: a handler is still running"):
+        if turn := self._connection.mayLog(f"{name}: a handler is still running"):
             _log.warn(
                 "{service}: a handler is still running after its caller has left and its time is up; {count} messages dropped",
                 service=name,
                 count=len(self._queue or ()),
+                event="handler.late",
+                **ofCaller(self.caller),
+                suppressed=turn - 1,
             )
         self._dropQueue()
         self._sayClosed()
@@ -288,7 +301,7 @@ class Dispatcher:
             # Called by a Deferred, which would swallow it. What waits is no longer handled.
             self._dropQueue()
             self._connection.fail(InternalError(f"{type(error).__name__} inside the server"))
-            _log.failure("waiting messages failed inside the server")
+            _log.failure("waiting messages failed inside the server", event="connection.broken")
 
     def _drain(self) -> None:
         """Handle waiting messages until a handler takes its time. A loop, not recursion: there may be thousands."""
@@ -451,5 +464,13 @@ class Dispatcher:
 
     def _logFailure(self, failure: Failure, event: str) -> None:
         name = type(self._service).__name__
-        if self._connection.mayLog(f"{name}.{event} raised {type(failure.value).__name__}"):
-            _log.failure("{service}.{event} raised", failure, service=name, event=event)
+        if turn := self._connection.mayLog(f"{name}.{event} raised {type(failure.value).__name__}"):
+            _log.failure(
+                "{service}.{handler} raised",
+                failure,
+                service=name,
+                handler=event,
+                event="handler.failed",
+                **ofCaller(self.caller),
+                suppressed=turn - 1,
+            )

@@ -13,13 +13,13 @@ from twisted.python.failure import Failure
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.errors import ServiceError
-from twisted_ws.logs import printable
+from twisted_ws.logs import ofRequest, printable
 from twisted_ws.upgrade import Reject, UpgradeRequest, checkHeaders
 
 # Headers that belong to the handshake, like all Sec-WebSocket ones: a service that could set them could break it.
 _OWN_HEADERS = frozenset({"upgrade", "connection", "content-length", "transfer-encoding"})
 
-MayLog = Callable[[str], bool]
+MayLog = Callable[[str], int]
 
 Upgrade = tuple[object, tuple[tuple[str, str], ...]]
 
@@ -32,7 +32,7 @@ def callUpgrade(service: object, request: UpgradeRequest, mayLog: MayLog) -> Upg
     Args:
         service: the service.
         request: the handshake.
-        mayLog: says whether one more line of a kind may be written.
+        mayLog: says whether one more line of a kind may be written (see `twisted_ws.logs.Throttle.allows`).
 
     Returns:
         The service object for the connection, examined, and the checked headers for the 101; or a Deferred of both if onUpgrade
@@ -107,16 +107,30 @@ def refusal(failure: Failure, service: object, request: UpgradeRequest, mayLog: 
     if isinstance(failure.value, Reject):
         return failure.value
     name = type(service).__name__
-    if not mayLog(f"{name}.onUpgrade raised {type(failure.value).__name__}"):
+    turn = mayLog(f"{name}.onUpgrade raised {type(failure.value).__name__}")
+    if not turn:
         pass  # logged often enough
     elif failure.check(ServiceError):
         # The message is enough; no traceback.
-        _log.error("{path} is answered with 500: {error}", path=printable(request.path), error=printable(failure.value))
+        _log.error(
+            "{path} is answered with 500: {reason}",
+            reason=printable(failure.value),
+            event="handler.failed",
+            service=name,
+            handler="onUpgrade",
+            status=500,
+            **ofRequest(request),
+            suppressed=turn - 1,
+        )
     else:
         _log.failure(
-            "{service}.onUpgrade raised, {path} is answered with 500",
+            "{service}.{handler} raised, {path} is answered with 500",
             failure,
+            event="handler.failed",
             service=name,
-            path=printable(request.path),
+            handler="onUpgrade",
+            status=500,
+            **ofRequest(request),
+            suppressed=turn - 1,
         )
     return Reject(500, "Internal server error.")

@@ -161,9 +161,10 @@ class HistoryFile:
                 first = next(records, None)
                 if isinstance(first, InUse):
                     self._log.warn(
-                        "{path}: process {process} ended without writing the history, which is lost: a new epoch begins",
-                        path=self.path,
+                        "{file}: process {process} ended without writing the history, which is lost: a new epoch begins",
+                        file=self.path,
                         process=first.process,
+                        event="history.lost",
                     )
                     return
                 self._restore(engine, first, records)
@@ -174,10 +175,11 @@ class HistoryFile:
         except (Unreadable, ValueError) as error:
             aside = f"{self.path}.broken"
             self._log.error(
-                "The history file {path} cannot be read: {error}. It is now {aside}; a new epoch begins.",
-                path=self.path,
-                error=str(error) or type(error).__name__,
+                "The history file {file} cannot be read: {reason}. It is now {aside}; a new epoch begins.",
+                file=self.path,
+                reason=str(error) or type(error).__name__,
                 aside=aside,
+                event="history.lost",
             )
             try:
                 os.replace(self.path, aside)
@@ -190,10 +192,11 @@ class HistoryFile:
         count = _Count((first,), rest)
         engine.restore(count)
         self._log.info(
-            "{path}: the numbering goes on; messages of before: {messages}, in channels: {channels}",
-            path=self.path,
+            "{file}: the numbering goes on; messages of before: {messages}, in channels: {channels}",
+            file=self.path,
             messages=count.messages,
             channels=count.channels,
+            event="history.read",
         )
 
     def begin(self) -> None:
@@ -226,13 +229,14 @@ class HistoryFile:
                     os.unlink(file.name)
                 raise
         except OSError as error:
-            self._log.error("The history is lost: {error}", error=str(self._cannot(error, "be written")))
+            self._log.error("The history is lost: {reason}", reason=str(self._cannot(error, "be written")), event="history.lost")
             return
         self._log.info(
-            "{path}: written for the next start; messages: {messages}, in channels: {channels}",
-            path=self.path,
+            "{file}: written for the next start; messages: {messages}, in channels: {channels}",
+            file=self.path,
             messages=count.messages,
             channels=count.channels,
+            event="history.written",
         )
 
     def close(self) -> None:

@@ -588,7 +588,7 @@ class MemoryEngine:
         self._passing += 1
 
         def failed(failure: Failure) -> int:
-            self._log.failure("passing on a message failed inside the server", failure)
+            self._log.failure("passing on a message failed inside the server", failure, event="channel.failed")
             return 0
 
         def answer(recipients: int) -> None:

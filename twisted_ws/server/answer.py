@@ -46,8 +46,15 @@ class Answer(Deferred[_T]):
         error = failure.value
         if not isinstance(error, ChannelError):
             return failure
-        if self._throttle.allows(_log, f"{self._asker} could not {self._what}"):
-            _log.error("{asker} could not {what}: {error}", asker=self._asker, what=self._what, error=str(error))
+        if turn := self._throttle.allows(f"{self._asker} could not {self._what}"):
+            _log.error(
+                "{asker} could not {what}: {reason}",
+                asker=self._asker,
+                what=self._what,
+                reason=str(error),
+                event="publish.failed",
+                suppressed=turn - 1,
+            )
         return None
 
 

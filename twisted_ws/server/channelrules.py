@@ -90,7 +90,9 @@ class ChannelRules:
         for each in [*self._guarded.values()]:
             self._guard(each)
         judging = Deferred.fromCoroutine(self._judgeAll())
-        return judging.addErrback(lambda failure: self._log.failure("subscriptions were not looked at", failure))
+        return judging.addErrback(
+            lambda failure: self._log.failure("subscriptions were not looked at", failure, event="channel.failed")
+        )
 
     @property
     def restricted(self) -> list[str]:

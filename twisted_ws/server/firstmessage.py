@@ -15,7 +15,7 @@ from twisted_ws.access.sources import MOST_BYTES
 from twisted_ws.closecodes import EXPIRED, REFUSED
 from twisted_ws.dispatch.queue import MessageQueue
 from twisted_ws.errors import CloseCode
-from twisted_ws.logs import peerName, printable
+from twisted_ws.logs import ofRequest, peerName, printable
 from twisted_ws.message import TEXT
 from twisted_ws.service import checkClose
 from twisted_ws.upgrade import Reject
@@ -128,6 +128,10 @@ class FirstMessage:
         """Return what the log calls the client."""
         return peerName(self._request.peerAddress, self._request.peerPort)
 
+    def facts(self) -> dict[str, Any]:
+        """Return what the log knows of it as fields."""
+        return ofRequest(self._request)
+
     def opened(self) -> None:
         """Begin to wait."""
         runtime = self._undecided.runtime
@@ -181,18 +185,19 @@ class FirstMessage:
         if isinstance(error, CancelledError) and not self._connection.isOpen():
             return
         if not isinstance(error, Reject):
-            _log.failure("the first message of a connection failed inside the server", failure)
+            _log.failure("the first message of a connection failed inside the server", failure, event="connection.broken")
             self.leave(CloseCode.INTERNAL_ERROR, "internal error")
             return
         reason = error.reason if isinstance(error, AccessRefused) and error.reason else "refused"
         self._undecided.runtime.throttle.info(
             _log,
             f"first message refused with {error.status}",
-            "{peer}: {status} {reason} ({path})",
-            peer=self.peer(),
+            "{client}: {status} {reason} ({path})",
+            client=self.peer(),
             status=error.status,
             reason=printable(error.summary),
-            path=printable(self._request.path),
+            **ofRequest(self._request),
+            event="handshake.refused",
         )
         self.leave(REFUSED + error.status, reason)
 

@@ -48,7 +48,7 @@ class Identities:
         runtime: the server's.
         callers: its open callers.
         namedOrigins: the pages that may use the credentials of their visitors' browsers.
-        mayLog: says whether one more line of a kind may be written.
+        mayLog: says whether one more line of a kind may be written (see `twisted_ws.logs.Throttle.allows`).
 
     Attributes:
         revocations: the credentials that are not accepted any more.
@@ -61,7 +61,7 @@ class Identities:
         runtime: Runtime,
         callers: OpenCallers,
         namedOrigins: AllowedOrigins,
-        mayLog: Callable[[str], bool],
+        mayLog: Callable[[str], int],
     ) -> None:
         self.revocations = Revocations(runtime.unixTime, runtime.wheel.seconds)
         self.failures = Failures(runtime.limits, runtime.reactor.seconds)

@@ -428,7 +428,7 @@ class WebSocketServer:
                 try:
                     ends.append(response.stop(left()))
                 except Exception:
-                    self._log.failure("a response failed inside the server while it was stopped")
+                    self._log.failure("a response failed inside the server while it was stopped", event="request.broken")
         async for caller in paced(turns.through(callers, CLOSING), size, reactor):
             ends.append(caller._connection.startClose(payload, left()))
         for end in ends:
@@ -570,9 +570,12 @@ class WebSocketServer:
         mounted = Mounted(None) if match is None else match.value
         return await self.identities.renew(caller, token, mounted.chain, mounted.scopes)
 
-    def mayLog(self, kind: str) -> bool:
-        """Return whether one more line of this kind may be written: a peer that makes a service fail must not fill the log."""
-        return self.runtime.throttle.allows(self._log, kind)
+    def mayLog(self, kind: str) -> int:
+        """Return whether one more line of this kind may be written: a peer that makes a service fail must not fill the log.
+
+        See `twisted_ws.logs.Throttle.allows`.
+        """
+        return self.runtime.throttle.allows(kind)
 
     def _welcome(self, answer: Upgrade, request: UpgradeRequest, mounted: Mounted) -> Welcome:
         service, headers = answer

@@ -92,7 +92,7 @@ class Network:
                 try:
                     call.func(*call.args, **call.kw)
                 except Exception:
-                    _log.failure("a timed call failed: {call}", call=_nameOf(call))
+                    _log.failure("a timed call failed: {call}", call=_nameOf(call), event="testing.failed")
         return moved
 
     def _due(self) -> list[Any]:

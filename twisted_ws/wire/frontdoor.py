@@ -98,7 +98,7 @@ class FrontDoor(TwistedProtocol):
     _isWritten = False  # whether our side has ended
     _gone: Deferred[None] | None = None  # fires when the connection has ended
     _opened: WebSocketConnection | None = None  # what it has become
-    _asked: tuple[str, str] | None = None  # the client's address and the target, once a handshake has named them
+    _asked: tuple[str, RequestHead] | None = None  # the client's address and the head, once a handshake has named them
     transport: Any
     factory: FrontDoorFactory
 
@@ -175,7 +175,7 @@ class FrontDoor(TwistedProtocol):
         address, port = self._peer if onLane else peerOf(transport.getPeer())
         secure = transport.isSecure if onLane else isSecure(transport)
         client, secure = factory.proxies.client(address, secure, head)
-        self._asked = client, head.target
+        self._asked = client, head
         if not factory.allowedHosts.allows(head.host) and isMisdirected(head, transport, factory.allowedHosts, factory.proxies):
             self._refuse(421, MISDIRECTED, hint=remedy(head, transport))
             return
@@ -241,7 +241,7 @@ class FrontDoor(TwistedProtocol):
         if isinstance(reject, Reject):
             self._refuse(reject.status, reject.body, reject.headers, summary=reject.summary)
         else:
-            _log.failure("the decision on a handshake failed inside the server", failure)
+            _log.failure("the decision on a handshake failed inside the server", failure, event="connection.broken")
             self._refuse(500, "Internal server error.")
 
     def _decided(self) -> Deferred[Welcome] | None:
@@ -252,7 +252,7 @@ class FrontDoor(TwistedProtocol):
         return upgrade
 
     def _failed(self, failure: Failure) -> None:
-        _log.failure("a connection failed inside the server while it opened", failure)
+        _log.failure("a connection failed inside the server while it opened", failure, event="connection.broken")
         abort(self.transport)
 
     def _becomeHTTP(self, head: RequestHead, raw: bytes, rest: bytes) -> None:
@@ -294,7 +294,10 @@ class FrontDoor(TwistedProtocol):
         if upgrade is not None:
             upgrade.cancel()
         runtime = self.factory.runtime
-        address, target = self._asked or (peerOf(self.transport.getPeer())[0], "")
+        address, head = self._asked or (peerOf(self.transport.getPeer())[0], None)
+        # The path without the query: secrets travel there.
+        path = "" if head is None else printable(head.target.partition("?")[0])
+        origin = printable(", ".join(head.getAll("origin"))) if head is not None else ""
         runtime.throttle.info(
             _log,
             f"handshake refused with {status}",
@@ -302,10 +305,10 @@ class FrontDoor(TwistedProtocol):
             peer=peerName(address),
             status=status,
             reason=printable(summary or message),  # "message" is taken: Twisted overwrites it for observers of its older log
-            # The path without the query: secrets travel there.
-            more=f" ({'; '.join(more)})"
-            if (more := [printable(each) for each in (target.partition("?")[0], hint) if each])
-            else "",
+            more=f" ({'; '.join(more)})" if (more := [each for each in (path, printable(hint)) if each]) else "",
+            path=path,
+            origin=origin,
+            event="handshake.refused",
         )
         self.transport.write(response(status, message, headers))
         finishWriting(self.transport)

@@ -123,7 +123,7 @@ def test_answersThatCannotBeUsed(world, answer):
     """A mistake of the back end lets nobody in; the log says what is wrong."""
     with capturedLogs() as events:
         assert world.said(answer).status == 503
-    assert any("cannot be used" in each.get("detail", "") for each in events)
+    assert any("cannot be used" in each.get("reason", "") for each in events)
 
 
 def test_whatIsForwarded(tmp_path):

@@ -29,7 +29,10 @@ def path(tmp_path):
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    """Return the calls in it: what follows the line that it begins with."""
+    first, *rest = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert {**first, "time": 0} == {"time": 0, "key": "", "operation": "open", "status": 0, "address": ""}
+    return rest
 
 
 def test_lines(clock, path):
@@ -53,7 +56,7 @@ def test_oneLineEach(clock, path):
     log = AuditLog(str(path), clock)
     log.note(entry(channel='a\n{"key":"admin"}', user="\u2028x\x00"))
     log.close()
-    assert path.read_bytes().count(b"\n") == 1
+    assert path.read_bytes().count(b"\n") == 2
     assert lines(path)[0]["channel"] == 'a\n{"key":"admin"}'
 
 
@@ -81,7 +84,17 @@ def test_rotated(clock, path):
     with capturedLogs() as events:
         log.reopen()
     assert "The old file stays in use" in events[0]["log_format"]
+    assert log.lost == 0
     log.note(entry(3))
+    log.close()
+
+
+def test_fullFromTheStart(clock):
+    """That a disk is full already is said at the start, before there is anything to write."""
+    with capturedLogs() as events:
+        log = AuditLog("/dev/full", clock)
+    assert [(event["event"], event["log_level"].name) for event in events] == [("audit.lost", "error")]
+    assert "No space left on device" in events[0]["reason"]
     log.close()
 
 
@@ -112,7 +125,7 @@ def test_fullDisk(clock, path, monkeypatch):
     with capturedLogs() as events:
         for _ in range(10):
             clock.advance(FLUSH)
-    assert [event["lost"] for event in events] == [10]
+    assert [event["count"] for event in events] == [10]
     assert [line["channel"] for line in lines(path)] == [f"orders.{each}" for each in range(number - 10)]
     log.close()
 

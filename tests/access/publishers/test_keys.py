@@ -161,7 +161,7 @@ def test_openToItsGroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert len(KeyFile(path)) == 1
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
         assert len(KeyFile(path)) == 1
-    assert [(each["log_level"].name, each["path"]) for each in events] == [("warn", path)]
+    assert [(each["log_level"].name, each["file"]) for each in events] == [("warn", path)]
 
 
 def test_noFile(tmp_path: Path) -> None:

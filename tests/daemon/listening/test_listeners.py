@@ -101,7 +101,7 @@ class ListenerTests(TestCase):
         listener.listen()
         with capturedLogs() as events:
             asked[1].errback(CannotListenError("", 80, OSError(errno.EADDRINUSE, "in use")))
-        assert "Another process is listening on port 80" in events[0]["error"]
+        assert "Another process is listening on port 80" in events[0]["reason"]
 
     async def test_url(self) -> None:
         """Its URL is what a client on this machine would use."""

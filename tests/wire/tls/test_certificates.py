@@ -198,7 +198,7 @@ def test_aKeyThatOthersCanReadIsWarnedOf(tmp_path: Path, mode: int, warned: bool
     certificate, key = write(tmp_path / "c.pem", OWN, 0o644), write(tmp_path / "k.pem", KEY, mode)
     with capturedLogs() as events:
         loadPEM(certificate, key)
-    assert [(e["log_level"].name, e["path"]) for e in events] == ([("warn", key)] if warned else [])
+    assert [(e["log_level"].name, e["file"]) for e in events] == ([("warn", key)] if warned else [])
     assert all("chmod 600" in e["log_format"] for e in events)
 
 
@@ -260,7 +260,7 @@ def test_aKeyStoreThatOthersCanReadIsWarnedOf(tmp_path: Path) -> None:
     path = write(tmp_path / "s.p12", keyStore(), 0o644)
     with capturedLogs() as events:
         loadKeyStore(path, b"secret")
-    assert [(e["log_level"].name, e["path"]) for e in events] == [("warn", path)]
+    assert [(e["log_level"].name, e["file"]) for e in events] == [("warn", path)]
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_anOpenStateDirectoryIsWarnedOf(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     with capturedLogs() as events:
         loadSelfSigned(str(tmp_path), NOW)
-    assert [(e["log_level"].name, e["path"]) for e in events] == [("warn", str(tmp_path))]
+    assert [(e["log_level"].name, e["file"]) for e in events] == [("warn", str(tmp_path))]
 
 
 def test_aStateDirectoryThatCannotBeUsedIsOneLine(tmp_path: Path) -> None:

@@ -566,7 +566,7 @@ def test_withoutACertificateASelfSignedOneServes(tmp_path: Path) -> None:
     with capturedLogs() as events:
         server = ServerTLS(settings)
     assert [e["log_level"].name for e in events] == ["info"]
-    assert events[0]["path"] == str(tmp_path / "self-signed.pem")
+    assert events[0]["file"] == str(tmp_path / "self-signed.pem")
     assert events[0]["fingerprint"] == server.fingerprint == ServerTLS(settings).fingerprint
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(str(tmp_path / "self-signed.pem"))

@@ -180,7 +180,7 @@ class BackEnd:
         self._out.discard(asked)
         if isinstance(result, Answer) and result.status != 429 and result.status < 500:
             if self._breaker.isOpen:
-                self._log.info("{what}: the back end answers again", what=self._what)
+                self._log.info("{by}: the back end answers again", by=self._what, event="auth.answers")
             self._breaker.succeed()
             self._end(asked, result)
         elif isinstance(result, Failure) and result.check(CancelledError) and not asked.isLate:
@@ -203,9 +203,15 @@ class BackEnd:
         if asked.isLate and asked.begun - asked.since > self._deadline / 2:
             self._breaker.forget(asked.wasProbe)
         elif self._breaker.fail(asked.wasProbe):
-            self._log.warn("{what}: the back end is given a rest: {detail}", what=self._what, detail=detail)
-        elif self._throttle.allows(self._log, f"{self._what}: no answer from the back end"):
-            self._log.warn("{what}: no answer from the back end: {detail}", what=self._what, detail=detail)
+            self._log.warn("{by}: the back end is given a rest: {reason}", by=self._what, reason=detail, event="auth.resting")
+        elif turn := self._throttle.allows("no answer"):
+            self._log.warn(
+                "{by}: no answer from the back end: {reason}",
+                by=self._what,
+                reason=detail,
+                event="auth.unavailable",
+                suppressed=turn - 1,
+            )
         self._end(asked, Failure(Unanswered(detail, self._breaker.wait())))
 
 
@@ -247,9 +253,10 @@ def checkURL(options: Options, name: str, default: Any = None) -> Any:
         raise options.wrong(name, expected)
     if parts.scheme == "http" and not _isLoopback(host):
         BackEnd._log.warn(
-            "{name} is asked without TLS: whoever is between this machine and {host} can read and change what is said.",
-            name=name,
-            host=host,
+            "{option} is asked without TLS: whoever is between this machine and {url} can read and change what is said.",
+            option=name,
+            url=host,
+            event="auth.plain",
         )
     return url
 

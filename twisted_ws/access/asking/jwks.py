@@ -301,7 +301,13 @@ class RemoteKeys:
         error = failure.value
         detail = error.detail if isinstance(error, Unanswered) else type(error).__name__
         state = "tokens signed with them are answered with 503" if not self._areUsable() else "the old ones are used"
-        self._log.warn("{what}: no keys from its jwks URL ({detail}); {state}", what=self._what, detail=detail, state=state)
+        self._log.warn(
+            "{by}: no keys from its jwks URL ({reason}); {state}",
+            by=self._what,
+            reason=detail,
+            state=state,
+            event="auth.keys_unavailable",
+        )
         self._notBefore = self._clock() + 1
         self._schedule(max(RETRY, error.seconds if isinstance(error, Unanswered) else 0))
         return failure

@@ -109,8 +109,14 @@ class Verdicts:
 
     def unusable(self, detail: str) -> Unanswered:
         """Return the error for an answer that cannot be used, and log it."""
-        if self._throttle.allows(self._log, f"authenticator {self._name}: an answer that cannot be used"):
-            self._log.warn("authenticator {name}: the back end cannot be used: {detail}", name=self._name, detail=detail)
+        if turn := self._throttle.allows("an answer that cannot be used"):
+            self._log.warn(
+                "authenticator {by}: the back end cannot be used: {reason}",
+                by=self._name,
+                reason=detail,
+                event="auth.unusable",
+                suppressed=turn - 1,
+            )
         return Unanswered(detail)
 
     def unavailable(self, error: Unanswered) -> AccessRefused:

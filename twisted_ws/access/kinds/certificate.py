@@ -116,12 +116,14 @@ class CertificateAuthenticator:
         return None if certificate is None else certificate.original.to_cryptography()
 
     def _warn(self, request: UpgradeRequest) -> None:
-        if self._host is not None and self._host.mayLog(f"authenticator {self._name}: header of a stranger"):
+        if self._host is not None and (turn := self._host.mayLog(f"authenticator {self._name}: header of a stranger")):
             self._log.info(
-                "the authenticator {name} ignores {header} from {address}, which is not a trusted proxy (--trusted-proxy)",
-                name=self._name,
+                "the authenticator {by} ignores {header} from {peer}, which is not a trusted proxy (--trusted-proxy)",
+                by=self._name,
                 header=self._header,
-                address=request.peerAddress or "a local socket",
+                peer=request.peerAddress or "a local socket",
+                event="auth.header_ignored",
+                suppressed=turn - 1,
             )
 
     def _read(self, certificate: x509.Certificate) -> Identity:
@@ -188,7 +190,9 @@ class RevocationLists:
         now = datetime.fromtimestamp(self._unixTime(), UTC)
         for each in lists:
             if each.next_update_utc is not None and each.next_update_utc < now:
-                self._log.warn("a revocation list in {path} is out of date: fetch it again", path=file.path)
+                self._log.warn(
+                    "a revocation list in {file} is out of date: fetch it again", file=file.path, event="auth.revocations_old"
+                )
         self._serials = found
 
     def check(self, certificate: x509.Certificate) -> None:

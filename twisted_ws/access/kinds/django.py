@@ -141,9 +141,15 @@ class DjangoAuthenticator:
         if failure.check(AccessRefused):
             return failure
         kind = type(failure.value).__name__
-        if self._host is None or self._host.mayLog(f"authenticator {self._name}: {kind}"):
+        if turn := 1 if self._host is None else self._host.mayLog(f"authenticator {self._name}: {kind}"):
             # Without the traceback, whose frames have the session.
-            self._log.error("the authenticator {name} could not look up a session: {kind}", name=self._name, kind=kind)
+            self._log.error(
+                "the authenticator {by} could not look up a session: {reason}",
+                by=self._name,
+                reason=kind,
+                event="auth.failed",
+                suppressed=turn - 1,
+            )
         return Failure(unavailable("Sessions cannot be looked up at present."))
 
     def _tell(self, answer: Any, session: str) -> None:

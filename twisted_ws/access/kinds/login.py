@@ -100,16 +100,27 @@ class Login:
             return failure
         if failure.check(CancelledError):
             return failure
-        if not host.mayLog(f"authenticator {self._name}: {type(error).__name__}"):
+        turn = host.mayLog(f"authenticator {self._name}: {type(error).__name__}")
+        if not turn:
             pass  # said often enough
         elif failure.check(defer.TimeoutError):
             self._log.warn(
-                "the authenticator {name} had no answer in {seconds} seconds", name=self._name, seconds=math.ceil(self._deadline)
+                "the authenticator {by} had no answer in {duration} seconds",
+                by=self._name,
+                duration=math.ceil(self._deadline),
+                event="auth.unavailable",
+                suppressed=turn - 1,
             )
         else:
             # Neither its text nor its frames: a password may be in both. Our own errors say what may be shown.
             kind = " ".join(filter(None, (type(error).__name__, getattr(error, "detail", ""))))
-            self._log.error("the authenticator {name} failed with {kind}", name=self._name, kind=kind)
+            self._log.error(
+                "the authenticator {by} failed with {reason}",
+                by=self._name,
+                reason=kind,
+                event="auth.failed",
+                suppressed=turn - 1,
+            )
         raise unavailable("Passwords cannot be checked at present.") from None
 
 

@@ -1,8 +1,9 @@
-"""Who did what over the HTTP API: one line of JSON for each call."""
+"""Who did what over the HTTP API: one line of JSON for each call, and one each time the file is opened."""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 import msgspec
@@ -26,7 +27,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         time: Unix time, seconds.
         key: the name of the key, or of the user with a password; "" if nobody needs credentials.
-        operation: the operation's name in the OpenAPI document, such as "publish"; "broadcast" for all callers.
+        operation: the operation's name in the OpenAPI document, such as "publish"; "broadcast" for all callers; "open" if this
+            is no call: the file was opened here.
         status: of the response.
         address: where the call came from.
         bytes: of the body.
@@ -52,6 +54,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 class AuditLog:
     """A file that gets one line of JSON for each `Entry`, soon; what the disk does not take is counted, and said once.
 
+    It begins with a line of its own, so that a full disk is known before the first call.
+
     Args:
         path: the file; lines are added at its end. It is made with mode 0600.
         reactor: the reactor.
@@ -72,6 +76,11 @@ class AuditLog:
         self._later: Any = None
         self._isFailing = False
         self.lost = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.note(Entry(time.time(), "", "open", 0, ""))
+        self.flush()
 
     def _open(self) -> int:
         try:
@@ -111,15 +120,19 @@ class AuditLog:
             written = 0
             if not self._isFailing:
                 _log.error(
-                    "The audit log {path} cannot be written ({error}): its lines are kept for a while, then lost.",
-                    path=printable(self._path),
-                    error=error.strerror,
+                    "The audit log {file} cannot be written ({reason}): its lines are kept for a while, then lost.",
+                    file=printable(self._path),
+                    reason=error.strerror,
+                    event="audit.lost",
                 )
             self._isFailing = True
         else:
             if self._isFailing:
                 _log.warn(
-                    "The audit log {path} is written again; {lost} lines are lost", path=printable(self._path), lost=self.lost
+                    "The audit log {file} is written again; {count} lines are lost",
+                    file=printable(self._path),
+                    count=self.lost,
+                    event="audit.written",
                 )
             self._isFailing = False
         rest = data[written:]
@@ -133,10 +146,11 @@ class AuditLog:
         try:
             new = self._open()
         except ConfigurationError as error:
-            _log.error("{error} The old file stays in use.", error=str(error))
+            _log.error("{reason} The old file stays in use.", reason=str(error), event="audit.kept")
             return
         os.close(self._file)
         self._file = new
+        self._begin()
 
     def close(self) -> None:
         """Write the rest, and end."""

@@ -245,12 +245,18 @@ class Credentials:
             if failure.check(CancelledError):
                 return failure
             # Anyone who sends a password can make this write a line.
-            if not self._throttle.allows(self._log, f"a credentials checker failed with {type(failure.value).__name__}"):
+            turn = self._throttle.allows(f"a credentials checker failed with {type(failure.value).__name__}")
+            if not turn:
                 pass  # logged often enough
             elif failure.check(defer.TimeoutError):
-                self._log.warn("no credentials checker answered within {seconds} seconds", seconds=self._deadline)
+                self._log.warn(
+                    "no credentials checker answered within {duration} seconds",
+                    duration=self._deadline,
+                    event="auth.unavailable",
+                    suppressed=turn - 1,
+                )
             else:
-                self._log.failure("a credentials checker failed", failure)
+                self._log.failure("a credentials checker failed", failure, event="auth.failed", suppressed=turn - 1)
             return Failure(CheckFailed())
 
         asked = Deferred.fromCoroutine(self._login(password))

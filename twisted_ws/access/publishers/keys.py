@@ -94,12 +94,13 @@ class KeyFile:
         for each in self._keys:
             if each.until is not None and each.until - self._unixTime() < WARN_DAYS * _DAY:
                 _log.warn(
-                    "The API key {name} (line {line} of {path}) {ends} {day}",
-                    name=each.holder.name,
+                    "The API key {key} (line {line} of {file}) {ends} {day}",
+                    key=each.holder.name,
                     line=each.line,
-                    path=self._path,
+                    file=self._path,
                     ends="expires after" if self._counts(each) else "expired after",
                     day=datetime.fromtimestamp(each.until - _DAY, UTC).date(),
+                    event="key.expires",
                 )
         return [each.said for each in before] != [each.said for each in self._keys]
 

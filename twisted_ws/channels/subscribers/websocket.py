@@ -33,6 +33,7 @@ from twisted_ws.channels.subscribers.subprotocol import (
 from twisted_ws.closecodes import EXPIRED, FORBIDDEN, NOT_RECOVERED, REFUSED
 from twisted_ws.engines.replay import Replay
 from twisted_ws.errors import ChannelError, CloseCode, ConnectionClosed
+from twisted_ws.logs import ofCaller, printable
 from twisted_ws.message import Position, Publication, Start
 from twisted_ws.names import checkNameOrPattern, isPattern
 
@@ -104,6 +105,7 @@ class RawSubscriber(BufferedSubscriber):
                 raise ChannelError("forbidden", "To publish, connect to one channel.")
             await self._service.publishFor(self.caller, self.channels[0], message)
         except ChannelError as error:
+            _tellRefused(self, error, self.channels[0] if self.channels else "")
             self.refuse(error)
 
     def ended(self, channel: str, reason: str) -> None:
@@ -237,7 +239,7 @@ class JsonSubscriber(BufferedSubscriber):
 
     def _failed(self, failure: Failure) -> None:
         if not failure.check(ConnectionClosed, CancelledError):
-            _log.failure("a request failed inside the server", failure)
+            _log.failure("a request failed inside the server", failure, event="channel.failed")
             self.caller.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     async def _refuse(self, error: ChannelError, ref: Ref) -> None:
@@ -288,6 +290,8 @@ class JsonSubscriber(BufferedSubscriber):
                 # Its credentials have ended while this was done. Without an answer, a client that comes back asks again.
                 self.expire()
             else:
+                if isinstance(request, PublishRequest):
+                    _tellRefused(self, error, request.channel)
                 self._answer(error, request.ref, getattr(request, "channel", None))
 
     async def _subscribe(
@@ -381,6 +385,21 @@ class JsonSubscriber(BufferedSubscriber):
         if error.retryAfter is not None:
             fields["retryAfter"] = error.retryAfter
         self.write(notice("error", ref, code=error.code, message=error.message, **fields))
+
+
+def _tellRefused(subscriber: RawSubscriber | JsonSubscriber, error: ChannelError, channel: str) -> None:
+    """Log that somebody may not publish."""
+    if turn := subscriber._service.server.mayLog(f"a publication was refused: {error.code}"):
+        _log.info(
+            "{peer}: not published to {channel}: {reason} ({code})",
+            event="publish.refused",
+            service=type(subscriber._service).__name__,
+            channel=printable(channel),
+            reason=printable(error.message),
+            code=error.code,
+            **ofCaller(subscriber.caller),
+            suppressed=turn - 1,
+        )
 
 
 def _notText() -> ChannelError:

@@ -116,7 +116,7 @@ class ClientConnection(QuietClientProtocol):
                 self.feed(piece)
         except Exception as error:
             # Nothing below should raise; if it does, the reactor's read loop must not get a traceback per chunk.
-            self._log.failure("a connection failed inside the client")
+            self._log.failure("a connection failed inside the client", event="client.failed")
             self.fail(InternalError(f"{type(error).__name__} inside the client"))
         finally:
             self._parsing = False

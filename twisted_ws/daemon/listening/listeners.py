@@ -67,7 +67,7 @@ class Listener(Service):
 
         def failed(failure: Failure) -> None:
             if returned:  # an asynchronous endpoint: too late to refuse the start
-                self._log.critical("{error}", error=self.place.explain(failure.value))
+                self._log.critical("{reason}", reason=self.place.explain(failure.value), event="port.failed")
             failures.append(failure)
 
         self._asked = True

@@ -73,7 +73,13 @@ async def tellEngine(url: str, engine: Engine) -> None:
         return  # it has just been lost, and has said so
     count = len(nodes)
     # The URL has no password.
-    _log.info("channels over {url}: {count} {what}", url=printable(url), count=count, what="node" if count == 1 else "nodes")
+    _log.info(
+        "channels over {url}: {count} {what}",
+        url=printable(url),
+        count=count,
+        what="node" if count == 1 else "nodes",
+        event="engine.ready",
+    )
 
 
 def _remedy(extra: str, module: str | None) -> str:

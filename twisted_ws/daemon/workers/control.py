@@ -73,9 +73,11 @@ class ControlSocket:
         except Exception as error:
             why = getattr(error, "strerror", None) or getattr(getattr(error, "socketError", None), "strerror", None) or error
             self._log.warn(
-                "There is no control socket {path} ({why}): twisted-ws reload will not find this server. Give --state-directory.",
-                path=path,
-                why=str(why),
+                "There is no control socket {file} ({reason}): twisted-ws reload will not find this server. "
+                "Give --state-directory.",
+                file=path,
+                reason=str(why),
+                event="control.missing",
             )
 
     def stop(self) -> Deferred[None]:
@@ -120,7 +122,7 @@ class _Control(LineOnlyReceiver):
         Deferred.fromCoroutine(asked).addCallbacks(self._answer, self._failed)
 
     def _failed(self, failure: Failure) -> None:
-        ControlSocket._log.failure("a reload failed inside the server", failure)
+        ControlSocket._log.failure("a reload failed inside the server", failure, event="reload.failed")
         self._answer(["The server has failed; its log says why."])
 
     def _answer(self, wrong: list[str]) -> None:

@@ -324,7 +324,7 @@ class Crew:
         elif old is not None:
             self._dismiss(old)
         elif slot.settled:
-            self._log.info("{name} listens again", name=worker.name)
+            self._log.info("{name} listens again", name=worker.name, event="worker.ready")
         worker.started.callback(None)
         for other, by in self._covers.items():
             if by == worker.slot:
@@ -345,9 +345,15 @@ class Crew:
             first.errback(ConfigurationError(self._failure))
         else:
             if self._failure:
-                self._log.critical("{failure} It is tried again.", failure=self._failure)
+                self._log.critical("{reason} It is tried again.", reason=self._failure, event="worker.failed")
             of = "" if count == most else f" of {most}"
-            self._log.info("{count}{of} {what}", count=count, of=of, what="worker listens" if most == 1 else "workers listen")
+            self._log.info(
+                "{count}{of} {what}",
+                count=count,
+                of=of,
+                what="worker listens" if most == 1 else "workers listen",
+                event="worker.ready",
+            )
             first.callback(None)
 
     def _dismiss(self, worker: Worker) -> None:
@@ -400,10 +406,11 @@ class Crew:
             wait = slot.restarts.ended(now, None if worker.since is None else now - worker.since)
             if worker.since is not None:
                 self._log.error(
-                    "{name} {how}: its connections are lost, and a new one starts {when}",
+                    "{name} {reason}: its connections are lost, and a new one starts {when}",
                     name=worker.name,
-                    how=how,
+                    reason=how,
                     when=f"in {wait:g} s" if wait else "now",
+                    event="worker.ended",
                 )
             slot.waits = slot.waits or bool(wait)
             slot.timer = self._clock.callLater(wait, self._again, worker.slot)
@@ -416,7 +423,7 @@ class Crew:
         if self._first is not None:
             self._failure = self._failure or failure
         elif failure != self._failure and not self._isStopping and not self._isRolling:
-            self._log.critical("{failure} It is tried again.", failure=failure)
+            self._log.critical("{reason} It is tried again.", reason=failure, event="worker.failed")
             self._failure = failure
         worker.started.callback(failure)
         self._settle(self._slots[worker.slot])
@@ -456,7 +463,12 @@ class Crew:
                 worker.line.request("worker.ping").addCallbacks(_answered, lambda failure: None, (worker,))
             else:
                 silence = self._limits.workerSilence
-                self._log.error("{name} has not answered for {silence:g} s: it is killed", name=worker.name, silence=silence)
+                self._log.error(
+                    "{name} has not answered for {duration:g} s: it is killed",
+                    name=worker.name,
+                    duration=silence,
+                    event="worker.stuck",
+                )
                 self._kill(worker)
 
 

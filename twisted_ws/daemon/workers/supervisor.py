@@ -313,7 +313,7 @@ class Supervisor(ProcessDaemon):
     def _failed(self, failure: Failure) -> None:
         """End with exit code 1, because there is no worker that works."""
         failure.trap(ConfigurationError)
-        self._log.critical("{error}", error=str(failure.value))
+        self._log.critical("{reason}", reason=str(failure.value), event="worker.failed")
         self.exitCode = 1
         # twistd ends with 0 whenever its reactor has stopped; its pid file is gone by then.
         atexit.register(_exitWithError)
@@ -373,9 +373,9 @@ class Supervisor(ProcessDaemon):
         try:
             await self._roll()
         except ConfigurationError as error:
-            self._log.error("The old services stay: {error}", error=str(error))
+            self._log.error("The old services stay: {reason}", reason=str(error), event="reload.failed")
             return [str(error)]
-        self._log.info("{count} workers have the new services", count=self.count)
+        self._log.info("{count} workers have the new services", count=self.count, event="reload.done")
         return []
 
     async def _roll(self) -> None:
@@ -398,7 +398,9 @@ class Supervisor(ProcessDaemon):
         stays = oldAtBroadcastSite(new, old)
         if stays:
             self._log.warn(
-                "The workers have the new {names}; the broadcast site keeps the old until a restart.", names=", ".join(stays)
+                "The workers have the new {names}; the broadcast site keeps the old until a restart.",
+                names=", ".join(stays),
+                event="reload.incomplete",
             )
 
 

@@ -301,15 +301,15 @@ class Work:
         if self._daemon is None:
             self._end()
         else:
-            self._daemon.drain().addErrback(lambda failure: _log.failure("the worker did not end in order", failure)).addCallback(
-                self._end
-            )
+            self._daemon.drain().addErrback(
+                lambda failure: _log.failure("the worker did not end in order", failure, event="worker.failed")
+            ).addCallback(self._end)
 
     def _unlinked(self) -> None:
         if self._daemon is None or self.exitCode:
             self._end()
         elif not self._isLeaving:
-            _log.error("the supervisor is gone: callers are asked to leave")
+            _log.error("the supervisor is gone: callers are asked to leave", event="worker.orphaned")
             self._leave()
 
     def _end(self, result: object = None) -> None:

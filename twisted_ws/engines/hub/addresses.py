@@ -197,7 +197,9 @@ class AddressCounts:
     def _lost(self, link: Link) -> None:
         self._links.pop(link, None)
         forgotten = Deferred.fromCoroutine(self._forAll(partial(self._without, link)))
-        forgotten.addErrback(lambda failure: self._log.failure("the connections of a worker still count", failure))
+        forgotten.addErrback(
+            lambda failure: self._log.failure("the connections of a worker still count", failure, event="hub.broken")
+        )
 
     def _without(self, link: Link, address: Address, counted: _Counted) -> None:
         counted.counts.pop(link, None)

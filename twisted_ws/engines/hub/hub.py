@@ -169,7 +169,7 @@ class Hub:
             self._left(spoke, channel, connection)
 
     def _failed(self, failure: Failure) -> None:
-        self._log.failure("a worker that has left was not forgotten", failure)
+        self._log.failure("a worker that has left was not forgotten", failure, event="hub.broken")
 
     def _watch(self, spoke: Spoke, channel: str, by: Hashable) -> MaybeDeferred[Position | None]:
         isFirst = channel not in self._watching

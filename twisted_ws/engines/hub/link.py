@@ -223,7 +223,7 @@ class Link(Protocol):
         if self.isUp:
             self.isUp = False
             self.whyDropped = why
-            self._log.error("the link to {name} is dropped: {why}", name=self.name, why=why)
+            self._log.error("the link to {name} is dropped: {reason}", name=self.name, reason=why, event="hub.dropped")
             self.transport.abortConnection()
 
     # What the transport does.
@@ -249,7 +249,7 @@ class Link(Protocol):
             try:
                 call()
             except Exception:
-                self._log.failure("the end of the link to {name} was not handled", name=self.name)
+                self._log.failure("the end of the link to {name} was not handled", name=self.name, event="hub.broken")
         for later in requests.values():
             later.errback(self._unavailable())
 
@@ -335,7 +335,9 @@ class Link(Protocol):
                 try:
                     handler(*frame[1:])
                 except Exception:
-                    self._log.failure("a frame of {name} was not handled: {kind}", name=self.name, kind=frame[0])
+                    self._log.failure(
+                        "a frame of {name} was not handled: {kind}", name=self.name, kind=frame[0], event="hub.broken"
+                    )
             if not self.isUp:
                 return
         if at < end:
@@ -392,7 +394,7 @@ class Link(Protocol):
         if isinstance(error, ChannelError):
             self.send(_REFUSAL, seq, error.code, error.message, error.channel)
         else:
-            self._log.failure("a request of {name} was not answered", failure, name=self.name)
+            self._log.failure("a request of {name} was not answered", failure, name=self.name, event="hub.broken")
             self.send(_REFUSAL, seq, "internal-error", "The server has failed; its log says why.", None)
 
     def _answered(self, seq: int, answer: Any) -> None:

@@ -239,7 +239,7 @@ class HubEngine:
 
     def _failed(self, failure: Failure) -> int:
         # The hub waits for an acknowledgement whatever happens here; without one, it would let go of this worker in the end.
-        self._log.failure("passing on a message failed inside the server", failure)
+        self._log.failure("passing on a message failed inside the server", failure, event="channel.failed")
         return 0
 
     def _acknowledge(self, taken: MaybeDeferred[int], number: int) -> None:

@@ -139,7 +139,7 @@ class Calls:
         try:
             call = _decodeCall(data)
         except ValueError:
-            _log.warn("Another node has sent what this version does not understand.")
+            _log.warn("Another node has sent what this version does not understand.", event="engine.foreign")
             return
         which = call.node, call.number
         if which in self._answered:
@@ -153,7 +153,7 @@ class Calls:
         result = self._handle(call.kind, call.payload)
         if isinstance(result, Deferred):
             result.addCallback(lambda done: self._done(call, done)).addErrback(
-                lambda failure: _log.failure("a call of another node failed", failure)
+                lambda failure: _log.failure("a call of another node failed", failure, event="engine.failed")
             )
         else:
             self._done(call, result)
@@ -163,7 +163,7 @@ class Calls:
         try:
             answer = _decodeAnswer(data)
         except ValueError:
-            _log.warn("Another node has answered what this version does not understand.")
+            _log.warn("Another node has answered what this version does not understand.", event="engine.foreign")
             return
         asked = self._asked.get(answer.number)
         if asked is not None:

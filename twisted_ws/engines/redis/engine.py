@@ -473,10 +473,11 @@ class RedisEngine:
         if text != self._unreadable:
             self._unreadable = text
             self._log.warn(
-                "The channel {channel} has {text}: what it holds is lost to the subscribers here. "
+                "The channel {channel} has {reason}: what it holds is lost to the subscribers here. "
                 "Do all servers run the same version?",
                 channel=channel,
-                text=text,
+                reason=text,
+                event="engine.lost",
             )
 
     def _handle(self, kind: str, payload: bytes) -> MaybeDeferred[bytes]:
@@ -494,7 +495,11 @@ class RedisEngine:
                 about, data = msgspec.msgpack.decode(payload, type=tuple[str, bytes])
                 return node.answer(about, data)
         except ValueError as error:  # also msgspec's
-            self._log.warn("Another node has sent what this version does not understand: {error}", error=str(error)[:160])
+            self._log.warn(
+                "Another node has sent what this version does not understand: {reason}",
+                reason=str(error)[:160],
+                event="engine.foreign",
+            )
         return b""
 
     def _revoked(self, encoded: bytes) -> None:
@@ -514,7 +519,7 @@ class RedisEngine:
                     try:
                         self._revoked(encoded)
                     except ValueError:
-                        self._log.warn("There is a revocation that this version does not understand.")
+                        self._log.warn("There is a revocation that this version does not understand.", event="engine.foreign")
             if len(entries) == 1000:
                 until: float = msgspec.msgpack.decode(entries[-1], type=Revocation).until
                 self._fetchRevocations(until)

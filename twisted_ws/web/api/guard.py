@@ -13,7 +13,7 @@ from twisted_ws.access.publishers.credentials import CheckFailed, Credentials, T
 from twisted_ws.access.publishers.keys import KeyHolder
 from twisted_ws.access.publishers.scopes import OF_CHANNELS
 from twisted_ws.access.publishers.sessions import Session, cookiesIn
-from twisted_ws.logs import peerName
+from twisted_ws.logs import peerName, printable
 from twisted_ws.web.http.errors import HttpError, retryAfter
 from twisted_ws.web.http.resource import HttpResource
 from twisted_ws.wire.door.hosts import MISDIRECTED, isMisdirected, remedy
@@ -154,11 +154,14 @@ class GuardedResource(HttpResource):
             self._audit.note(Entry(now, by, operation, status, request.peerAddress, **fields))
         elif operation not in QUIET:
             _log.info(
-                "{operation} by {by} from {peer}: {status}",
+                "{operation} by {key} from {peer}: {status}",
                 operation=operation,
-                by=by or "anybody",
+                key=by or "anybody",
+                path=printable(request.path),
+                method=printable(request.method),
                 peer=peerName(request.peerAddress),
                 status=status,
+                event="api.called",
             )
 
     def refuseWhileDraining(self) -> None:

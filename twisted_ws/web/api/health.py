@@ -43,9 +43,9 @@ class Readiness(HttpResource):
         if reason != self._reason:
             self._reason = reason
             if reason is None:
-                self._log.info("/readyz answers 200 again")
+                self._log.info("/readyz answers 200 again", event="readiness.changed")
             else:
-                self._log.info("/readyz answers 503: {reason}", reason=reason)
+                self._log.info("/readyz answers 503: {reason}", reason=reason, event="readiness.changed")
         if reason is not None:
             raise HttpError(503, f"The server takes no new traffic: {reason}.", headers=retryAfter(), isLogged=False)
         request.say("Content-Type", "application/json")

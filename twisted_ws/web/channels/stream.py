@@ -230,9 +230,11 @@ class EventStream:
         self._connection.site.throttle.info(
             _log,
             "event stream failed",
-            "{peer}: the event stream ends: {error}",
+            "{peer}: the event stream ends: {reason}",
+            path=printable(self._request.path),
             peer=peerName(self._request.peerAddress),
-            error=printable(why),
+            reason=printable(why),
+            event="stream.failed",
         )
 
     # OutboxOwner.
@@ -294,7 +296,7 @@ class EventStream:
             self._judge(now)
         except Exception:
             self._connection.drop()  # it would no longer have a deadline
-            _log.failure("an event stream failed inside the server")
+            _log.failure("an event stream failed inside the server", event="stream.broken")
 
     def _judge(self, now: float) -> None:
         limits = self._channels.limits

@@ -159,7 +159,7 @@ class HttpConnection(HTTPChannel):
                 if not self._step():
                     break
         except Exception:
-            _log.failure("an HTTP connection failed inside the server")
+            _log.failure("an HTTP connection failed inside the server", event="request.broken")
             self.drop()
         finally:
             if outermost:
@@ -397,9 +397,10 @@ class HttpConnection(HTTPChannel):
         self.site.throttle.info(
             _log,
             "unread answer dropped",
-            "{peer}: an answer of {size} bytes is not being read, and there is no more room for it",
+            "{peer}: an answer of {bytes} bytes is not being read, and there is no more room for it",
             peer=peerOf(self.transport.getPeer())[0] or "a local socket",
-            size=self._unread.counted if self._unread else 0,
+            bytes=self._unread.counted if self._unread else 0,
+            event="request.unread",
         )
         self.drop()
 
@@ -531,7 +532,7 @@ class HttpConnection(HTTPChannel):
             self._judge()
         except Exception:
             self.drop()  # it would no longer have a deadline
-            _log.failure("an HTTP connection failed inside the server")
+            _log.failure("an HTTP connection failed inside the server", event="request.broken")
 
     def _judge(self) -> None:
         """Decide what happens when something did not come in time."""

@@ -245,18 +245,23 @@ class HttpRequest(Request):
             self.channel.site.throttle.info(
                 _log,
                 f"request refused with {error.status}",
-                "{peer}: {status} {slug}: {reason} ({method} {path}{hint})",
+                "{peer}: {status} {code}: {reason} ({method} {path}{hint})",
                 peer=peerName(self.peerAddress),
                 status=error.status,
-                slug=error.slug,
+                code=error.slug,
+                origin=self._origin(),
                 # Not "message", which Twisted overwrites for observers of its older log.
                 reason=printable(error.message),  # a service's own text may contain anything
                 # Without the query: secrets travel there.
                 method=printable(self.method) if self.head is not None else "?",
                 path=printable(self.path) if self.head is not None else "?",
                 hint=f"; {printable(error.hint)}" if error.hint else "",
+                event="request.refused",
             )
         self._sendError(error)
+
+    def _origin(self) -> str:
+        return printable(", ".join(self.head.getAll("origin"))) if self.head is not None else ""
 
     def processingFailed(self, reason: Failure) -> None:
         """Answer for a resource that raised: with its `HttpError`, or with a 500 and a traceback in the log."""
@@ -265,8 +270,18 @@ class HttpRequest(Request):
             if not self.gone:
                 self.refuse(error)
             return
-        if self.site.throttle.allows(_log, f"request failed with {type(error).__name__}"):
-            _log.failure("{method} {path} failed", reason, method=printable(self.method), path=printable(self.path))
+        if turn := self.site.throttle.allows(f"request failed with {type(error).__name__}"):
+            _log.failure(
+                "{method} {path} failed",
+                reason,
+                method=printable(self.method),
+                path=printable(self.path),
+                event="request.failed",
+                peer=peerName(self.peerAddress),
+                status=500,
+                origin=self._origin(),
+                suppressed=turn - 1,
+            )
         if self.gone:
             return
         if self.startedWriting:
@@ -291,5 +306,5 @@ class HttpRequest(Request):
             if whenGone is not None:
                 whenGone()
         except Exception:
-            _log.failure("the work for a request whose peer has left could not be cancelled")
+            _log.failure("the work for a request whose peer has left could not be cancelled", event="request.broken")
         super().connectionLost(reason)  # type: ignore[no-untyped-call]

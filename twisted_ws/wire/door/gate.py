@@ -237,11 +237,13 @@ class Gate:
         return self._perAddress.get(address, 0)
 
     def _tell(self) -> None:
-        if self.throttle.allows(self._log, "accepting pauses"):
+        if turn := self.throttle.allows("accepting pauses"):
             self._log.warn(
-                "accepting pauses: {open} connections are open, {reserve} below the limit of descriptors (raise LimitNOFILE)",
-                open=self.open,
+                "accepting pauses: {count} connections are open, {reserve} below the limit of descriptors (raise LimitNOFILE)",
+                count=self.open,
                 reserve=self._limits.descriptorReserve,
+                event="accept.paused",
+                suppressed=turn - 1,
             )
 
     def release(self, address: str, connection: Essential | None = None) -> None:
@@ -329,8 +331,8 @@ class _ListeningSocket:
             self._none()
         if self._short:
             self._short = False
-            if gate.throttle.allows(self._log, "accepting goes on"):
-                self._log.info("accepting goes on")
+            if turn := gate.throttle.allows("accepting goes on"):
+                self._log.info("accepting goes on", event="accept.resumed", suppressed=turn - 1)
         new = accepted[0]
         if (new if new.__class__ is int else new.fileno()) >= gate.brink:
             gate.reached()
@@ -346,8 +348,10 @@ class _ListeningSocket:
         self._port.reactor.callLater(REST, self._gate.resume, self._port)
         self._port.stopReading()
         self._short = True
-        if self._gate.throttle.allows(self._log, "accepting fails"):
-            self._log.warn("accepting fails and is tried each second: {why}", why=why)
+        if turn := self._gate.throttle.allows("accepting fails"):
+            self._log.warn(
+                "accepting fails and is tried each second: {reason}", reason=why, event="accept.failed", suppressed=turn - 1
+            )
 
     @staticmethod
     def _none() -> NoReturn:

@@ -28,6 +28,7 @@ from twisted.protocols.haproxy._wrapper import HAProxyProtocolWrapper, HAProxyWr
 from zope.interface import implementer
 
 from twisted_ws.logs import Throttle, peerName
+from twisted_ws.wire.loop.transports import peerOf
 
 # A logger of the module, not of a class, which would put the instance into each event, so keeping events would keep connections.
 _log = Logger()
@@ -183,9 +184,10 @@ class ProxiedConnection(HAProxyProtocolWrapper):
         factory.throttle.info(
             _log,
             "connection without a PROXY header",
-            "{peer}: connection without a PROXY header ({why}): this port is for a balancer that sends one",
-            peer=peerName(getattr(transport.getPeer(), "host", "")),
-            why=str(error),
+            "{peer}: connection without a PROXY header ({reason}): this port is for a balancer that sends one",
+            peer=peerName(peerOf(transport.getPeer())[0]),
+            reason=str(error),
+            event="proxy.refused",
         )
         self.loseConnection()  # type: ignore[no-untyped-call]
 

@@ -128,10 +128,10 @@ class PollGroup:
                 if isinstance(error, OSError):
                     raise
                 # Memory was short, and all connections are well: what was ready will be ready the next time too.
-                self._log.failure("the reactor's turn for all connections failed")
+                self._log.failure("the reactor's turn for all connections failed", event="reactor.broken")
                 return
             self._disconnect(transport, error, False)
-            self._log.failure("a connection failed in the reactor")
+            self._log.failure("a connection failed in the reactor", event="connection.broken")
 
     def _share(self) -> float:
         """Return the seconds for a turn after one that left sockets unserved."""
@@ -153,7 +153,7 @@ class PollGroup:
             if why is None and events & _OUT and transport.connected:
                 why = transport.doWrite()
         except Exception as error:
-            self._log.failure("a connection failed in the reactor")
+            self._log.failure("a connection failed in the reactor", event="connection.broken")
             why = error
         if why is not None:
             self._disconnect(transport, why, reading)
@@ -166,9 +166,9 @@ class PollGroup:
             try:
                 self._end(transport, why, False)  # goes on after the steps that were done: no connection stays half ended
             except Exception:
-                self._log.failure("a connection failed while it ended")
+                self._log.failure("a connection failed while it ended", event="connection.broken")
             else:
-                self._log.failure("a connection failed while it ended, but has ended")
+                self._log.failure("a connection failed while it ended, but has ended", event="connection.broken")
 
     def _end(self, transport: Any, why: Exception, reading: bool) -> None:
         # See PosixReactorBase._disconnectSelectable.

@@ -71,8 +71,8 @@ class _Accepting:
         return None
 
     def _failed(self, what: str) -> None:
-        if self._throttle.allows(_log, what):
-            _log.failure(what)
+        if turn := self._throttle.allows(what):
+            _log.failure(what, event="accept.failed", suppressed=turn - 1)
 
     def _accepted(self, sock: socket.socket, protocol: Any, address: Any, port: Any, number: int, _reactor: Any) -> LaneServer:
         # Called for a socket that Twisted has accepted.

@@ -150,7 +150,7 @@ class Turns:
                         goOn()  # the call itself may have run out of memory
                 except Exception:
                     # Without this the others would wait forever.
-                    _log.failure("work that waited for its turn failed inside the server")
+                    _log.failure("work that waited for its turn failed inside the server", event="reactor.broken")
         finally:
             self._isTurning = False
             if self._waiting or self.left < STEPS - FEW:  # the next turn begins with the full budget

@@ -187,7 +187,7 @@ class Wheel:
                 except Exception:
                     # Without this the others of this turn would wait forever.
                     with suppress(MemoryError):
-                        self._log.failure("a deadline failed inside the server")
+                        self._log.failure("a deadline failed inside the server", event="reactor.broken")
             self._buckets.pop(slot, None)
         self._stopIfEmpty()
 

@@ -111,5 +111,6 @@ def sayWhich() -> None:
         _said = True
         Logger().info(
             "The compiled part of twisted_ws is not in use: everything works in Python, at about half the speed. It is built if "
-            "there is a C compiler at installation."
+            "there is a C compiler at installation.",
+            event="speedups.missing",
         )

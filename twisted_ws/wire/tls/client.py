@@ -78,7 +78,9 @@ class ClientTLS:
         self._verify = verify
         if not verify:
             self._log.warn(
-                "The certificate of {host} is NOT VERIFIED: anybody on the way can read and change everything.", host=host
+                "The certificate of {name} is NOT VERIFIED: anybody on the way can read and change everything.",
+                name=host,
+                event="tls.unverified",
             )
         self._context = _context(trusted, key)
 
@@ -100,7 +102,7 @@ class ClientTLS:
             try:
                 refusal = self.judge(certificate, code, depth, bool(ok))
             except Exception as error:
-                self._log.failure("a certificate could not be verified")
+                self._log.failure("a certificate could not be verified", event="tls.broken")
                 refusal = Refusal(f"the certificate of {self._host} cannot be read ({type(error).__name__})")
             if refusal is not None and tlsProtocol.refusal is None:
                 tlsProtocol.refusal = refusal

@@ -47,7 +47,9 @@ def loadSelfSigned(directory: str | None, now: datetime) -> CertifiedKey:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         if os.stat(folder).st_mode & 0o022:
             _log.warn(
-                "The state directory {path} can be written by others, and keeps a private key: chmod 700 {path}", path=folder
+                "The state directory {file} can be written by others, and keeps a private key: chmod 700 {file}",
+                file=folder,
+                event="secret.exposed",
             )
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

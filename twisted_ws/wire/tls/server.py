@@ -169,7 +169,10 @@ class ServerTLS:
             if each.not_valid_after_utc < now:
                 name = printable(each.subject.rfc4514_string())
                 _log.warn(
-                    "{path}: the client CA {name} has expired, and its clients are refused.", path=settings.clientCA, name=name
+                    "{file}: the client CA {name} has expired, and its clients are refused.",
+                    file=settings.clientCA,
+                    name=name,
+                    event="certificate.expired",
                 )
 
 
@@ -221,17 +224,32 @@ def _selectProtocol(connection: SSL.Connection, offered: Sequence[bytes]) -> byt
 
 def _report(key: CertifiedKey, now: datetime) -> None:
     certificate, days = key.certificate, key.daysLeft(now)
-    facts = {"path": key.source, "fingerprint": key.fingerprint, "until": f"{certificate.not_valid_after_utc:%Y-%m-%d}"}
+    facts = {"file": key.source, "fingerprint": key.fingerprint, "until": f"{certificate.not_valid_after_utc:%Y-%m-%d}"}
     if key.selfSigned:
-        _log.info("No certificate is given: using the self-signed one for localhost in {path}, SHA-256 {fingerprint}.", **facts)
+        _log.info(
+            "No certificate is given: using the self-signed one for localhost in {file}, SHA-256 {fingerprint}.",
+            event="certificate.ready",
+            **facts,
+        )
         return
-    _log.info("TLS certificate {path}, SHA-256 {fingerprint}, valid until {until}.", **facts)
+    _log.info("TLS certificate {file}, SHA-256 {fingerprint}, valid until {until}.", **facts, event="certificate.ready")
     if days < 0:
-        _log.warn("The certificate {path} HAS EXPIRED on {until}, and clients refuse it: renew it, then reload.", **facts)
-    elif certificate.not_valid_before_utc > now:
-        facts["since"] = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         _log.warn(
-            "The certificate {path} is NOT VALID BEFORE {since}, and clients refuse it: check this machine's clock.", **facts
+            "The certificate {file} HAS EXPIRED on {until}, and clients refuse it: renew it, then reload.",
+            **facts,
+            event="certificate.expired",
+        )
+    elif certificate.not_valid_before_utc > now:
+        _log.warn(
+            "The certificate {file} is NOT VALID BEFORE {since}, and clients refuse it: check this machine's clock.",
+            since=f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC",
+            **facts,
+            event="certificate.early",
         )
     elif days < WARN_DAYS:
-        _log.warn("The certificate {path} expires in {left}, on {until}: renew it, then reload.", left=inWords(days), **facts)
+        _log.warn(
+            "The certificate {file} expires in {left}, on {until}: renew it, then reload.",
+            left=inWords(days),
+            **facts,
+            event="certificate.expires",
+        )

@@ -160,4 +160,4 @@ def reportFailure(reason: Failure, throttle: Throttle, transport: Any) -> None:
     elif "alert" in what and ("certificate" in what or "unknown ca" in what):  # an alert comes from the client
         what += ": the client does not accept the certificate of this server"
     peer = peerName(peerOf(transport.getPeer())[0])
-    throttle.info(_log, "TLS failed", "{peer}: TLS failed: {what}", peer=peer, what=printable(what))
+    throttle.info(_log, "TLS failed", "{peer}: TLS failed: {reason}", peer=peer, reason=printable(what), event="tls.failed")

@@ -363,7 +363,7 @@ class WebSocketConnection(QuietServerProtocol):
         wasFinishing = self._state >= FINISHING
         try:
             self.fail(InternalError(f"{type(error).__name__} inside the server"))
-            _log.failure("a connection failed inside the server")
+            _log.failure("a connection failed inside the server", event="connection.broken")
         finally:
             if wasFinishing or self._state < FINISHING:
                 self.abort()
@@ -726,7 +726,7 @@ class WebSocketConnection(QuietServerProtocol):
                 self._failWith(error)
             except Exception:
                 self.abort()
-                _log.failure("a connection failed at its end")
+                _log.failure("a connection failed at its end", event="connection.broken")
 
     def _failWith(self, error: WebSocketError) -> None:
         self._tellFailed(error)
@@ -743,15 +743,24 @@ class WebSocketConnection(QuietServerProtocol):
             self._outbox.last(frame(CLOSE, checkClose(error.code, error.reason)))
         self._finish()
 
-    def mayLog(self, kind: str) -> bool:
+    def mayLog(self, kind: str) -> int:
         """Return whether one more line of this kind may be logged (see `twisted_ws.connection.Connection`)."""
-        return self.runtime.throttle.allows(_log, kind)
+        return self.runtime.throttle.allows(kind)
 
     def _tellFailed(self, error: WebSocketError) -> None:
         self._failure = error
-        if self.runtime.throttle.allows(_log, "connection failed" if error.code is None else f"failed with {int(error.code)}"):
+        if turn := self.runtime.throttle.allows("connection failed" if error.code is None else f"failed with {int(error.code)}"):
             code = "no close frame" if error.code is None else int(error.code)
-            _log.info("{peer}: {error} ({code})", peer=self._receiver.peer(), error=printable(error), code=code)
+            _log.info(
+                "{client}: {reason} ({how})",
+                client=self._receiver.peer(),
+                reason=printable(error),
+                how=code,
+                code=error.code and int(error.code),
+                **self._receiver.facts(),
+                suppressed=turn - 1,
+                event="connection.failed",
+            )
         self._receiver.failed(error)
 
     def _leave(self) -> None:

@@ -531,7 +531,7 @@ class FanOuts:
                     fanOut.count += 1
                     member.goOn()
                 except Exception:
-                    _log.failure("a message for many could not be sent on to one of them")
+                    _log.failure("a message for many could not be sent on to one of them", event="fanout.broken")
             elif member in stragglers:
                 self._hand(fanOut, member, message)
 
@@ -550,7 +550,7 @@ class FanOuts:
                     fanOut.count += 1
             except Exception:
                 # Without this, those behind it would wait forever.
-                _log.failure("a message for many could not be handed to one of them")
+                _log.failure("a message for many could not be handed to one of them", event="fanout.broken")
             finally:
                 self._current = before
         finally:

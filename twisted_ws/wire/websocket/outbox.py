@@ -395,7 +395,7 @@ class Outbox:
         self.busy = True
         self.sender.open = False
         self._socket.abortConnection()
-        _log.failure("a connection failed inside the server while it wrote")
+        _log.failure("a connection failed inside the server while it wrote", event="connection.broken")
 
     def _adopt(self) -> bool:
         """Take over the rest of a frame that `sender` has begun; return whether what waits may follow."""

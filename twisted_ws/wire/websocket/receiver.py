@@ -21,6 +21,9 @@ class EventReceiver(Protocol):
     def peer(self) -> str:
         """Return the peer's name for the log: behind a trusted proxy, that of the client it names."""
 
+    def facts(self) -> dict[str, Any]:
+        """Return what the log knows of it as fields (see `twisted_ws.logs.ofCaller`)."""
+
     def opened(self) -> None:
         """The 101 was written."""
 
@@ -60,6 +63,9 @@ class _Ended:
 
     def peer(self) -> str:
         return "a peer that has left"
+
+    def facts(self) -> dict[str, Any]:
+        return {}
 
     caller = None
     opened = messageReceived = pingReceived = pongReceived = idle = failed = closing = closed = _nothing

@@ -239,14 +239,14 @@ class Contact:
             except CancelledError:
                 continue
             except Exception:
-                self._log.failure("the engine failed")
+                self._log.failure("the engine failed", event="engine.failed")
             yield self._sleep(random.uniform(pause / 2, pause))
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _say(self, what: str, isLogged: bool) -> None:
         """Log what is wrong, once."""
         if isLogged and what != self._said and not self._isStopped:
-            self._log.warn("{name} {what}", name=self._name(), what=what)
+            self._log.warn("{name} {reason}", name=self._name(), reason=what, event="engine.away")
         self._said = what
 
     def _sleep(self, seconds: float) -> Deferred[None]:
@@ -299,7 +299,7 @@ class Contact:
         self._beat(link)
         self._change(EngineState.UP)
         if self._said and self._started is None:
-            self._log.info("{name} is there again", name=self._name())
+            self._log.info("{name} is there again", name=self._name(), event="engine.answers")
         self._said = ""
         started, self._started = self._started, None
         if started is not None:
@@ -443,6 +443,7 @@ class Contact:
                 name=self._name(),
                 count=len(set(broken)),
                 channel=broken[0],
+                event="engine.lost",
             )
         return True
 
@@ -480,7 +481,7 @@ class Contact:
     def _notGreeted(self, failure: Any, link: Link) -> None:
         error = failure.value
         if not isinstance(error, (Lost, hiredis.ReplyError, ConfigurationError, CancelledError)):
-            self._log.failure("the engine failed", failure)
+            self._log.failure("the engine failed", failure, event="engine.failed")
         link.drop(str(error))
 
     def _end(self, link: Link) -> None:
@@ -535,9 +536,14 @@ class Contact:
         if (took > SLOW) is not self._isLate:
             self._isLate = not self._isLate
             if self._isLate:
-                self._log.warn("{name} is slow: it has answered after {took:.1f} seconds", name=self._name(), took=took)
+                self._log.warn(
+                    "{name} is slow: it has answered after {duration:.1f} seconds",
+                    name=self._name(),
+                    duration=took,
+                    event="engine.slow",
+                )
             else:
-                self._log.info("{name} answers in time again", name=self._name())
+                self._log.info("{name} answers in time again", name=self._name(), event="engine.answers")
 
     def _beaten(self, reply: list[Any]) -> None:
         self._cameBack(2)

@@ -126,7 +126,7 @@ class Requests:
             return
         if text != self._refused:
             self._refused = text
-            self._log.error("The engine's server refuses: {text}", text=text[:160])
+            self._log.error("The engine's server refuses: {reason}", reason=text[:160], event="engine.refuses")
         full = text.startswith("OOM")
         operation.fail(unavailable("The server of the channels is full." if full else "The server of the channels refuses this."))
 
