@@ -77,7 +77,7 @@ class Publishing:
             except Exception:
                 # The row alone may be to blame, and would be in the way of all others.
                 self._log.failure(
-                    "outbox: row {id} failed inside the server, and stays in the table", event="outbox.failed", id=row.id
+                    "outbox: row {row} failed inside the server, and stays in the table", event="outbox.failed", row=row.id
                 )
                 refused.append((row.id, "internal-error: see the log of the server"))
             else:
@@ -87,11 +87,12 @@ class Publishing:
         return Outcome(published, refused, wait)
 
     def _tellRefused(self, row: Row, error: ChannelError) -> None:
-        if self._throttle.allows(self._log, "outbox: refused rows"):
+        if turn := self._throttle.allows("outbox: refused rows"):
             self._log.warn(
-                "outbox: row {id} cannot be published, and stays in the table: {reason}",
+                "outbox: row {row} cannot be published, and stays in the table: {reason}",
                 event="outbox.refused",
-                id=row.id,
+                row=row.id,
                 code=error.code,
                 reason=printable(str(error)),
+                suppressed=turn - 1,
             )
