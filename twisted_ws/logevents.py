@@ -66,6 +66,7 @@ EVENTS = {
     "outbox.pooled": "a connection pooler stands before PostgreSQL",
     "outbox.refused": "a row of the outbox cannot be published",
     "outbox.standby": "another server consumes the outbox",
+    "outbox.waiting": "rows of the outbox cannot be published now, and wait",
     "port.failed": "a port cannot be listened on",
     "port.open": "where the server listens",
     "port.plain": "a port without TLS lets in clients without a certificate, although TLS ports want one",
