@@ -13,6 +13,7 @@ COMMANDS = {
     "broadcast": "send a message to all callers, or to a channel",
     "init": "make a new project that runs: settings, a service, its test, and what is needed to deploy it",
     "check": "say what a server with these options would be, and what is wrong with it",
+    "bench": "measure how fast a server opens connections, answers, and sends one message to many",
     "asyncapi": "write the AsyncAPI document of the services",
     "reload": "let a running server with workers read certificates again, or replace its services",
     "explain": "say whether a user may subscribe to a channel or publish there, and why",
