@@ -26,7 +26,7 @@ from twisted_ws.errors import (
 from twisted_ws.identity import Grants, Identity
 from twisted_ws.limits import Limits
 from twisted_ws.message import Position, Published, Start
-from twisted_ws.service import CloseFrame, WebSocketService, dispatches
+from twisted_ws.service import CloseFrame, Stay, WebSocketService, dispatches
 from twisted_ws.upgrade import Headers, Reject, UpgradeRequest
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ __all__ = [
     "ServiceError",
     "SlowConsumer",
     "Start",
+    "Stay",
     "TransportError",
     "UpgradeRequest",
     "WebSocketError",

@@ -32,7 +32,10 @@ class WebSocketService:
     - ``onIdleTimeout(caller)``: no data frame in either direction for `idleTimeout` seconds; the connection is then closed
       with 1000 unless the handler wrote to the caller.
     - ``onError(caller, error)``: before an automatic close that an error causes.
-    - ``onClose(caller, statusCode: int, reason: str)``: exactly once if and only if onOpen ran.
+    - ``onClose(caller, statusCode: int, reason: str)``: exactly once if and only if onOpen ran, unless onHandOver has.
+    - ``onHandOver(caller)``: in place of onClose, where the open connection goes on in another process; returns what `onResume`
+      is to know of it besides ``caller.attributes``, or raises `Stay`. It is not async.
+    - ``onResume(caller, state)``: there, in place of onOpen; `state` is what onHandOver has returned, None without one.
 
     Attributes:
         subProtocols: the subprotocols that this service speaks (tokens, RFC 6455 section 4.1). Of the client's list, in
@@ -40,6 +43,9 @@ class WebSocketService:
         idleTimeout: seconds without a data frame in either direction until onIdleTimeout; 0: never.
         dispatcherKey: the field of a JSON message that names the event; "" turns dispatching off.
         dispatcherStreamId: the field of a request that is copied into its reply; "" copies nothing.
+        resumable: whether its connections can go on in another process, where an object of this class, or of a newer version of
+            it, is mounted at the same path; None: if it has an onResume, or is never given a caller. A subclass with an onOpen,
+            onClose or onUnsubscribe of its own has to say so again.
         hooks: methods that the service calls itself, with their parameters: they may be named like events without being
             events. For services that others subclass.
         server: the server that this service is mounted on; set when it is mounted.
@@ -49,8 +55,13 @@ class WebSocketService:
     idleTimeout: float = 0
     dispatcherKey: str = ""
     dispatcherStreamId: str = ""
+    resumable: bool | None = None
     hooks: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     server: WebSocketServer
+
+
+class Stay(Exception):
+    """Raised by onHandOver: this connection does not go on in another process; it is closed with 1012, and onClose is called."""
 
 
 def checkClose(code: int, reason: str) -> bytes:

@@ -87,6 +87,10 @@ class Lifetime:
         """Return what a token allows on a channel, None without one."""
         return None if self._terms is None else self._terms.get(channel)
 
+    def terms(self) -> list[tuple[str, Term]]:
+        """Return what tokens allow, by channel."""
+        return [*(self._terms or {}).items()]
+
     def withToken(self, token: str) -> list[str]:
         """Return the channels that the token with an id allows."""
         return [channel for channel, term in (self._terms or {}).items() if term.tokenId == token]

@@ -16,7 +16,7 @@ Three rules give each subscriber every message once and in order:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -168,7 +168,7 @@ class Channels:
             raise ChannelError("too-many-channels", f"A connection has at most {self.limits.channelsPerCaller} channels.")
         self.presence.enter(channel, subscriber, info)
         try:
-            watched = self._feeds.get(channel) or self._watch(channel, subscriber)
+            watched = self._feeds.get(channel) or self._watch(channel, addressKey(subscriber.caller.request.peerAddress) or "")
             if not isinstance(watched, Feed):
                 return succeed(self._joinNow(subscriber, channel, position, room, watched, last))
         except ChannelError:
@@ -443,7 +443,7 @@ class Channels:
 
     # From history to live.
 
-    def _watch(self, channel: str, by: Subscriber) -> Feed | Position | None:
+    def _watch(self, channel: str, by: Hashable) -> Feed | Position | None:
         """Have a channel watched, if it is not yet.
 
         Return its feed. An engine that answers at once needs none: then, its answer, None if it was not asked.
@@ -451,7 +451,7 @@ class Channels:
         for audience in self._audiences.values():
             if channel in audience:
                 return None
-        answer = self._engine.watch(channel, addressKey(by.caller.request.peerAddress) or "")
+        answer = self._engine.watch(channel, by)
         if answer is None or isinstance(answer, Position):
             return answer
         feed = self._feeds[channel] = Feed(channel, self._engine, self, self.limits.historyMessages)
@@ -537,7 +537,16 @@ class Channels:
     def _join(
         self, subscriber: Subscriber, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None
     ) -> Start:
-        channel = start.channel
+        self._enlist(subscriber, start.channel)
+        if start.position is None:  # a pattern
+            self._patterns += 1
+        if who is not None:
+            who["count"] += 1  # it was asked for before
+            self.presence.watch(start.channel, subscriber)
+        subscriber.begin(start, publications, who)
+        return start
+
+    def _enlist(self, subscriber: Subscriber, channel: str) -> None:
         audience = self._audiences.get(subscriber.format)
         if audience is None:
             audience = self._audiences[subscriber.format] = Audience(subscriber.format)
@@ -549,13 +558,6 @@ class Channels:
             subscriber.caller.roster, subscriber.caller.membership = self.visitors, subscriber
             self.visitors.add(subscriber.caller)
         subscriber.channels += (channel,)
-        if start.position is None:  # a pattern
-            self._patterns += 1
-        if who is not None:
-            who["count"] += 1  # it was asked for before
-            self.presence.watch(channel, subscriber)
-        subscriber.begin(start, publications, who)
-        return start
 
     def _checkJoining(self, feed: Feed, joining: Joining) -> None:
         if feed.joining.get(joining.subscriber) is not joining:

@@ -187,6 +187,16 @@ class Feed:
 
     # What subscriptions ask.
 
+    @property
+    def isClosed(self) -> bool:
+        """Whether nobody was subscribed any more, or the engine has refused."""
+        return self._state is _CLOSED
+
+    @property
+    def isHolding(self) -> bool:
+        """Whether something has come that was not passed on."""
+        return bool(self._held)
+
     async def reach(self, position: Position | None) -> None:
         """Return when everything up to a position was passed on, or the engine does not have it after all.
 

@@ -70,6 +70,11 @@ class _Watchers:
     def __contains__(self, subscriber: object) -> bool:
         return subscriber in self._places
 
+    @property
+    def isTelling(self) -> bool:
+        """Whether there is anything that not all have been told."""
+        return bool(self._changes) or (self._isTelling and bool(self._fanOuts.pending))
+
     def add(self, subscriber: Subscriber) -> None:
         """Add one; do nothing if it is there."""
         if subscriber not in self._places:
@@ -95,9 +100,8 @@ class _Watchers:
             if not before:
                 del self._changes[user]
             return
-        said = {"type": kind, "channel": self.channel, "member": {"user": user, "info": msgspec.Raw(info)}}
         self._number += 1
-        change = self._number, kind, msgspec.json.encode(said)
+        change = self._number, kind, _notice(kind, self.channel, user, info)
         if before is None:
             self._changes[user] = [change]
         else:
@@ -140,6 +144,10 @@ class _Watchers:
 
     def _told(self, count: int) -> None:
         self._wheel.set(self, self._wheel.now + count * REST)
+
+
+def _notice(kind: str, channel: str, user: str, info: bytes) -> bytes:
+    return msgspec.json.encode({"type": kind, "channel": channel, "member": {"user": user, "info": msgspec.Raw(info)}})
 
 
 class Presence:
@@ -199,6 +207,25 @@ class Presence:
             self._entered[channel, subscriber] = user, json
             self._engine.enter(channel, subscriber.caller.connectionId, user, json)
 
+    def isTelling(self, channel: str) -> bool:
+        """Return whether those that watch a channel have not been told everything."""
+        watchers = self._watchers.get(channel)
+        return watchers is not None and watchers.isTelling
+
+    def depart(self, channel: str, subscriber: Subscriber) -> tuple[str, bytes] | None:
+        """Forget a subscription that goes on in another process; return user and info, None if it is no user's."""
+        self.unwatch(channel, subscriber)
+        return self._entered.pop((channel, subscriber), None)
+
+    def arrive(self, channel: str, subscriber: Subscriber, user: str, info: bytes) -> None:
+        """Note a subscription that comes from there."""
+        self._entered[channel, subscriber] = user, info
+        self._engine.enter(channel, subscriber.caller.connectionId, user, info)
+
+    def departed(self, channel: str, connection: str) -> None:
+        """Tell the engine that a connection is a user of this server no longer, because another has it."""
+        self._engine.leave(channel, connection)
+
     def leave(self, channel: str, subscriber: Subscriber) -> None:
         """Note the end of a subscription."""
         self.unwatch(channel, subscriber)
@@ -216,6 +243,11 @@ class Presence:
     def left(self, channel: str, member: Member) -> None:
         """Tell them that a user has left."""
         self._tell(channel, "leave", member)
+
+    def tellOne(self, channel: str, subscriber: Subscriber, what: str, user: str, info: bytes) -> None:
+        """Tell one subscriber, if it watches the channel, that a user has "joined" or "left"."""
+        if self.isWatching(channel, subscriber):
+            subscriber.tell([OutgoingMessage(TEXT, _notice("join" if what == "joined" else "leave", channel, user, info))])
 
     def _tell(self, channel: str, what: str, member: Member) -> None:
         watchers = self._watchers.get(channel)

@@ -99,6 +99,7 @@ class ChannelService(WebSocketService):
     """
 
     subProtocols: list[str] = [SUBPROTOCOL]  # noqa: RUF012 - as the base class has it
+    resumable = True  # subscriptions go with the connection
     hooks = MappingProxyType(
         {
             "onSubscribe": ("caller", "channel"),

@@ -30,6 +30,7 @@ from twisted_ws.dispatch.replies import encodeReply
 from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, InternalError, WebSocketError
 from twisted_ws.logs import ofCaller, peerName
 from twisted_ws.message import BINARY, TEXT
+from twisted_ws.service import Stay
 from twisted_ws.wire.websocket.runtime import Runtime
 
 _log = Logger()
@@ -280,6 +281,68 @@ class Dispatcher:
         end = self._leaving.pop(self, None)
         if end is not None:
             end.callback(None)
+
+    # Hand-over to another process.
+
+    @property
+    def service(self) -> Any:
+        """The service object."""
+        return self._service
+
+    @property
+    def isIdle(self) -> bool:
+        """Whether nothing of the service runs or waits for this caller."""
+        runs = self._running or self._queue is not None or self._draining or self._idling or not self._opened
+        return not runs and self._closedWith is None and (self._iterations is None or self._iterations.isEmpty)
+
+    def handOver(self) -> Any:
+        """Call onHandOver, and return what it returns.
+
+        Raises:
+            Stay: this caller does not go; also if the handler fails, or wants to be awaited.
+        """
+        if "onHandOver" not in self._handlers.events:
+            return None
+        self._running = True  # what comes meanwhile waits
+        try:
+            state = self._service.onHandOver(self.caller)
+            pending = asDeferred(state)
+            if pending is not None:
+                pending.addErrback(lambda failure: None)
+                pending.cancel()
+                raise TypeError("onHandOver must not be async: what it returns goes with the connection")
+        except Stay:
+            raise
+        except BaseException:
+            self._logFailure(Failure(), "onHandOver")
+            raise Stay from None
+        finally:
+            self._running = False
+            if self._queue is not None:
+                self._finished()
+        return state
+
+    def depart(self) -> None:
+        """Forget the caller, which goes on elsewhere: nothing of the service is called for it any more."""
+        self._callers.discard(self.caller)
+        self._opened = False
+        self._iterations = None
+        self.caller.membership = None  # see `_gone`
+
+    def arrive(self, state: Any) -> None:
+        """Join the callers, as one that has come from elsewhere, and call onResume; messages wait for its end."""
+        self._callers.add(self.caller)
+        self._opened = done = True
+        if "onResume" in self._handlers.events:
+            try:
+                result = self._service.onResume(self.caller, state)
+                done = result is None or self._take(result, "onResume")
+            except BaseException:
+                done = self._raised(Failure(), "onResume")
+        if done:
+            self._running = False
+            if self._queue is not None or self._closedWith is not None:
+                self._finished()
 
     # Messages that wait.
 

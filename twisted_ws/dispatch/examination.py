@@ -33,9 +33,11 @@ EVENTS = {
     "onIdleTimeout": ("caller",),
     "onError": ("caller", "error"),
     "onClose": ("caller", "statusCode", "reason"),
+    "onHandOver": ("caller",),
+    "onResume": ("caller", "state"),
 }
 # What these return is not sent, so a generator would never begin to run.
-_NO_STREAM = ("onUpgrade", "onError", "onClose")
+_NO_STREAM = ("onUpgrade", "onError", "onClose", "onHandOver")
 _DISPATCHED = ("caller", "message")
 _ERROR = ("caller", "error")
 # The settings that decide which methods are handlers; the others may differ between objects of one class.
@@ -136,6 +138,8 @@ class _Examination:
             self._checkParameters(name, found[name][0], EVENTS[name])
             if name in _NO_STREAM and (inspect.isgeneratorfunction(found[name][0]) or inspect.isasyncgenfunction(found[name][0])):
                 raise self._mistake(name, "must not yield: it would never run (to wait, make it async or use inlineCallbacks)")
+            if name == "onHandOver" and inspect.iscoroutinefunction(found[name][0]):
+                raise self._mistake(name, "must not be async: what it returns leaves with the connection")
         for name, kind in ("onTextMessage", str), ("onBinaryMessage", bytes):
             if name in events and self._annotation(name, found[name][0]) not in (kind, Any, object, inspect.Parameter.empty):
                 raise self._mistake(name, f"takes {kind.__name__}: for another type write onMessage(caller, message: ...)")
@@ -301,7 +305,7 @@ def _spelt(name: str) -> str:
 
 
 # The settings by `_spelt`.
-_SPELT = {_spelt(name): name for name in ("subProtocols", "idleTimeout", *_KEYS)}
+_SPELT = {_spelt(name): name for name in ("subProtocols", "idleTimeout", "resumable", *_KEYS)}
 
 
 def _letters(name: str) -> str:

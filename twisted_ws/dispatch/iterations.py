@@ -155,6 +155,11 @@ class Iterations:
         self._running: dict[Iteration, str] = {}
         self._held: tuple[Iteration, str, int] | None = None
 
+    @property
+    def isEmpty(self) -> bool:
+        """Whether nothing is being sent or waits."""
+        return not self._running and self._held is None
+
     def start(self, items: Any, event: str, streamId: msgspec.Raw | None = None, mayHold: bool = True) -> bool:
         """Send the items of an iterator that the handler of `event` returned; if the caller is closed, only close the iterator.
 

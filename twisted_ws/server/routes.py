@@ -96,6 +96,20 @@ class Routes(Generic[T]):
         # Longest first; of equal length, the one that is literal where they first differ.
         self._routes.sort(key=lambda r: (-len(r.segments), [not isinstance(s, str) for s in r.segments]))
 
+    def replace(self, path: str, value: T) -> T:
+        """Let another value answer a path that was added; return the value before.
+
+        Raises:
+            KeyError: it was not added.
+        """
+        for at, route in enumerate(self._routes):
+            if route.path == path:
+                self._routes[at] = new = _Route(path, route.segments, value)
+                for literal in [literal for literal, each in self._literal.items() if each is route]:
+                    self._literal[literal] = new
+                return route.value
+        raise KeyError(path)
+
     def find(self, path: str) -> Match[T] | None:
         """Return the match for a URL path as it came (percent-encoded), None if there is none."""
         literal = self._literal.get(path)

@@ -123,6 +123,7 @@ class WebSocketServer:
         identities: who may come, and for how long; with the authenticators.
         channelRules: what holds for channels by their names.
         rates: counts what each user, address and publisher does.
+        farewell: close code and reason of those that a stop asks to leave.
 
     Raises:
         ConfigurationError: an origin, host or network is malformed, or there is no such authenticator; the text names it.
@@ -171,6 +172,7 @@ class WebSocketServer:
         sayWhich()
         self._leaving: dict[Dispatcher, Deferred[None] | None] = {}
         self._stopping: Deferred[None] | None = None
+        self.farewell: tuple[int, str] = CloseCode.GOING_AWAY, "server stops"
         self.visits: set[OpenResponse] = set()
         self.callers: Callers = self._callers
         wheel = self.runtime.wheel
@@ -263,6 +265,23 @@ class WebSocketServer:
             service.permissions.chain = chain
             self.channelRules.guard(path, service)
         _setServer(service, self)
+
+    def remount(self, path: str, service: object) -> object:
+        """Let another service object answer a path from now on, and return the one before; open connections keep theirs.
+
+        Raises:
+            ServiceError: see `mount`.
+            KeyError: nothing is mounted there.
+        """
+        examine(service)
+        mounted = dict(self._routes)[path]
+        self._routes.replace(path, mounted._replace(service=service))
+        if isinstance(service, ChannelService):
+            service.interceptors = mounted.interceptors
+            service.permissions.chain = mounted.chain
+            self.channelRules.guard(path, service)
+        _setServer(service, self)
+        return mounted.service
 
     def find(self, path: str) -> object | None:
         """Return the service that answers a URL path (percent-encoded, without the query), None if none does."""
@@ -417,7 +436,7 @@ class WebSocketServer:
             rest: float = until - reactor.seconds()
             return max(rest, 0)
 
-        payload = checkClose(CloseCode.GOING_AWAY, "server stops")
+        payload = checkClose(*self.farewell)
         callers = [*self._callers, *(dispatcher.caller for dispatcher in self._leaving)]
         ends = []
         visits, deciding = self.visits, self.runtime.deciding
@@ -606,6 +625,28 @@ class WebSocketServer:
             return Dispatcher(service, handlers, caller, connection, runtime, self._callers, self._leaving)
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend)
+
+    # Hand-over: what `twisted_ws.server.handover` asks.
+
+    def newConnection(self, admittedAs: str) -> WebSocketConnection:
+        """Return a connection that is to go on with the socket of another process."""
+        return self._connectionClass(None, admittedAs)  # type: ignore[arg-type]  # its 101 was written there
+
+    def resume(
+        self, connection: WebSocketConnection, request: UpgradeRequest, chosen: str | None, mounted: Mounted, connectionId: str
+    ) -> EventReceiver:
+        """Return the receiver of a connection that was opened in another process."""
+        service = mounted.service
+        handlers = examine(service)
+        if mounted.interceptors:
+            service = intercepted(service, handlers, mounted.interceptors)
+        caller = Caller(connection, request, chosen, self._callers)
+        caller.connectionId = connectionId
+        if self.limits.messageRatePerUser or self.limits.messageRatePerIp:
+            connection.sharedRate = self.rates.ofConnection(request.identity, request.peerAddress)
+        if request.identity is not None:
+            self.identities.attend(caller, connection)
+        return Dispatcher(service, handlers, caller, connection, self.runtime, self._callers, self._leaving)
 
 
 def _asked(mounted: Mounted) -> object:

@@ -86,6 +86,9 @@ class MemoryEndpoint:
         Raises:
             RuntimeError: its client has not said yet who it is.
         """
+        found = getattr(self.connection.server.protocol, "_receiver", None)  # another after a hand-over
+        if isinstance(found, Dispatcher):
+            self._receiver = found
         if not isinstance(self._receiver, Dispatcher):
             self._receiver = self._websocket._receiver
         if not isinstance(self._receiver, Dispatcher):

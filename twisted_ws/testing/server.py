@@ -19,6 +19,7 @@ from twisted_ws.message import Published
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.testing.client import MemoryClient
 from twisted_ws.testing.endpoint import MemoryEndpoint
+from twisted_ws.testing.handover import handOver
 from twisted_ws.testing.network import Network
 from twisted_ws.testing.problems import Problems, Unflushed
 
@@ -198,6 +199,27 @@ class MemoryServer:
     def publish(self, channel: str, message: Any, **options: Any) -> Published:
         """Send one message to the subscribers of a channel; see `WebSocketServer.publish`."""
         return self._result(self.server.publish(channel, message, **options), 0, f"{channel} is not published yet")
+
+    def handOver(self, services: Mapping[str, object] | None = None) -> int:
+        """Let all open callers go on with other service objects, as in the next worker when a server takes new code.
+
+        Each goes through the bytes in which its state would leave the process. Its client notices nothing; the caller is another
+        object. Those that cannot go on are closed with 1012.
+
+        Args:
+            services: the new ones, by the paths at which they take the place of others; None: all go on with the same objects.
+
+        Returns:
+            How many go on.
+
+        Raises:
+            ServiceError: a service has a mistake.
+            KeyError: nothing is mounted at a path.
+        """
+        self.settle()
+        count = handOver(self.server, services or {})
+        self.settle()
+        return count
 
     def stop(self, timeout: float | None = None) -> None:
         """Drain the server: every caller is closed with 1001. If anything holds that up, fake time passes.

@@ -106,6 +106,12 @@ class MemoryTransport:
         """Break the connection: the protocol is told in the next turn, and what is on the way is lost."""
         self._broken = self._broken or ConnectionLost()
 
+    def release(self) -> MemoryTransport:
+        """Give up the connection without ending it, for another protocol (see `LaneServer.release`)."""
+        self._producer = None
+        self.reading = True
+        return self
+
     # ITransport and IConsumer: what a protocol asks.
 
     def write(self, data: bytes) -> None:

@@ -85,7 +85,7 @@ def test_notTaken():
     world.hub.attach(hubLink)
     world.transports += connect(hubLink, link)
     refused = world.result(link.request("hello", 99, "node03", 0, 0.0, "9"))
-    assert "version 1, and not 99" in refused.message
+    assert "version 2, and not 99" in refused.message
     assert [*world.hub.spokes] == ["node01"]
 
 

@@ -147,6 +147,17 @@ class BufferedSubscriber(Subscriber):
         """End what is no longer allowed (see `Permissions.judge`)."""
         return None if self._service is None else self._service.permissions.judge(self)
 
+    @property
+    def isIdle(self) -> bool:
+        """Whether nothing waits here, for the peer or for the engine."""
+        return self._mailbox is None and not (self._goesOn or self._isPumping) and self._easing is None
+
+    def resumed(self, start: Start, publications: Replay | list[Publication]) -> None:
+        """Go on where the same subscription has ended in another process (see `begin`)."""
+        if not start.recovered:
+            self.lost(start)
+        self.resume(start.channel, publications)
+
     def hidden(self, channel: str) -> None:
         """Do nothing: a raw subscriber is not told who comes and goes."""
 

@@ -133,6 +133,11 @@ class JsonSubscriber(BufferedSubscriber):
         self._asked: SubscribeRequest | None = None  # what `begin` answers; requests are handled one after the other
         self._line: Line | None = None  # while the application is asked about a request: it, and those behind it
 
+    @property
+    def isIdle(self) -> bool:
+        """Whether nothing waits here, for the peer, the engine or the application."""
+        return self._line is None and self._asked is None and super().isIdle
+
     def welcome(self) -> None:
         """Tell the client its connection id, and how to come back."""
         limits = self._channels.limits

@@ -41,9 +41,11 @@ class Process(Protocol):
 
     Attributes:
         pid: its number.
+        hand: what it is sent descriptors by; None if it has ended.
     """
 
     pid: int | None
+    hand: Any
 
     def kill(self) -> None:
         """End it at once; do nothing if it has ended."""
@@ -167,6 +169,8 @@ class Crew:
         clock: the reactor, for its time.
         launch: starts the process of a worker, and sets its `line` and `process`; raises OSError if it cannot.
         orders: returns what a worker is told at its start.
+        join: joins an old worker and a new one by a stream for connections; returns whether that could be done. None: they are
+            not handed over.
 
     Attributes:
         workers: all whose process has not ended.
@@ -175,13 +179,20 @@ class Crew:
     _log = Logger()
 
     def __init__(
-        self, count: int, limits: Limits, clock: Any, launch: Callable[[Worker], None], orders: Callable[[], bytes]
+        self,
+        count: int,
+        limits: Limits,
+        clock: Any,
+        launch: Callable[[Worker], None],
+        orders: Callable[[], bytes],
+        join: Callable[[Worker, Worker], bool] | None = None,
     ) -> None:
         self._slots = [_Slot() for _ in range(count)]
         self._limits = limits
         self._clock = clock
         self._launch = launch
         self._orders = orders
+        self._join = join
         self._covers: dict[int, int] = {}
         self._failure = ""  # the last one that was said, and at the start the first one
         self._first: Deferred[None] | None = None
@@ -322,9 +333,12 @@ class Crew:
         if self._isStopping:
             self._dismiss(worker)
         elif old is not None:
-            self._dismiss(old)
+            self._relieve(old, worker)
         elif slot.settled:
             self._log.info("{name} listens again", name=worker.name, event="worker.ready")
+        for each in self.workers:
+            if each.slot == worker.slot and each.stage is Stage.LEAVING and each is not old:
+                self._relieve(each, worker)  # the one that it gave its connections to has died
         worker.started.callback(None)
         for other, by in self._covers.items():
             if by == worker.slot:
@@ -356,12 +370,26 @@ class Crew:
             )
             first.callback(None)
 
+    def _relieve(self, old: Worker, new: Worker) -> None:
+        """Ask a worker to leave, and to give its open connections to another one."""
+        if self._join is None or self._isStopping or not (old.isLinked and self._join(old, new)):
+            self._dismiss(old)
+            return
+        new.line.send("worker.take")
+        old.line.send("worker.give")
+        self._leaving(old)
+
     def _dismiss(self, worker: Worker) -> None:
         """Ask a worker to leave."""
         if worker.stage in (Stage.LEAVING, Stage.ENDED):
             return
-        worker.stage = Stage.LEAVING
         worker.line.send("worker.drain")
+        self._leaving(worker)
+
+    def _leaving(self, worker: Worker) -> None:
+        if worker.stage is Stage.LEAVING:
+            return
+        worker.stage = Stage.LEAVING
         self._stopDeadline(worker)
         worker.deadline = self._clock.callLater(self._limits.drainTimeout + GRACE, self._kill, worker)
 

@@ -19,10 +19,11 @@ from twisted_ws.daemon.workers.pipe import Certificates, PipeReader
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.limits import KIB
 
-# What a worker has: standard streams, its link, its log, and from here on its sockets.
+# What a worker has: standard streams, its link, its log, what it gets descriptors by, and from here on its sockets.
 LINK = 3
 LOG = 4
-SOCKETS = 5
+HAND = 5
+SOCKETS = 6
 # Signals that the supervisor acts on. A terminal and systemd send them to workers as well.
 SUPERVISORS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # Bytes of what a worker writes to its standard streams that are kept until it is known whether it can start.
@@ -51,6 +52,7 @@ class WorkerProcess(ProcessProtocol):
         self._reactor = reactor
         self._timer: Any = None
         self.pid: int | None = None
+        self.hand: socket.socket | None = None  # what it is sent descriptors by
         self._worker = worker
         self._ended = ended
         self._log = PipeReader(worker.slot + 1, certificates=certificates)
@@ -92,6 +94,9 @@ class WorkerProcess(ProcessProtocol):
     def processExited(self, reason: Failure) -> None:
         """Note how it has ended; what it wrote last comes now, unless processes that it has started keep its streams open."""
         self.pid = None
+        hand, self.hand = self.hand, None
+        if hand is not None:
+            hand.close()
         self._timer = self._reactor.callLater(LINGER, self._tell, howEnded(reason.value))
 
     def processEnded(self, reason: Failure) -> None:
@@ -147,11 +152,13 @@ class Launcher:
             OSError: it cannot be started.
         """
         ours, theirs = socket.socketpair()
+        hand, theirHand = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         nothing = os.open(os.devnull, os.O_RDONLY)
         try:
             worker.line = link = self._makeLink(worker)
             worker.process = process = WorkerProcess(worker, self._ended, self._reactor, self._certificates)
             descriptors: dict[int, int | str] = {0: nothing, 1: "r", 2: "r", LINK: theirs.fileno(), LOG: "r"}
+            descriptors[HAND] = theirHand.fileno()
             descriptors.update(enumerate(self._sockets(), SOCKETS))
             program = command(str(worker.slot + 1), self._reactor.__class__.__module__)
             ours.setblocking(False)
@@ -160,15 +167,32 @@ class Launcher:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISORS)
             try:
                 self._reactor.spawnProcess(process, program[0], program, environment(), childFDs=descriptors)
+                process.hand = hand
             except BaseException:
                 link.close()
                 raise
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         finally:
-            for each in (ours, theirs):
+            for each in (ours, theirs, theirHand, *(() if worker.process.hand is hand else (hand,))):
                 each.close()
             os.close(nothing)
+
+    def join(self, old: Worker, new: Worker) -> bool:
+        """Give both workers an end of one stream, over which connections go; return whether that could be done."""
+        hands = [each.process.hand for each in (old, new)]
+        ends = socket.socketpair()
+        try:
+            for hand, end in zip(hands, ends, strict=True):
+                if hand is None:
+                    return False
+                socket.send_fds(hand, [b"+"], [end.fileno()], socket.MSG_DONTWAIT)
+        except OSError:
+            return False  # what one has got ends with the other end
+        finally:
+            for end in ends:
+                end.close()
+        return True
 
 
 class _LinkFactory(Factory):
@@ -182,6 +206,19 @@ class _LinkFactory(Factory):
     def buildProtocol(self, addr: Any) -> Any:
         """Return the link."""
         return self._link
+
+
+def receive(descriptor: int) -> socket.socket | None:
+    """Return the stream that `Launcher.join` has sent, which must have come; None if it has not."""
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as hand:
+            _, found, _, _ = socket.recv_fds(hand, 1, 1, socket.MSG_DONTWAIT)
+    except OSError:
+        return None
+    if not found:
+        return None
+    os.set_inheritable(found[0], False)
+    return socket.socket(fileno=found[0])
 
 
 def connect(reactor: Any, descriptor: int, link: Link) -> None:

@@ -180,7 +180,7 @@ class Supervisor(ProcessDaemon):
         self._orders = b""
         super().__init__(settings, runner, reactor, again)
         launcher = Launcher(self._reactor, self._makeLink, self._ended, self._descriptors)
-        self.crew = Crew(self.count, settings.limits, self._reactor, launcher.launch, lambda: self._orders)
+        self.crew = Crew(self.count, settings.limits, self._reactor, launcher.launch, lambda: self._orders, launcher.join)
         self.server.crew = self.crew
         self._control = ControlSocket(settings.stateDirectory, self._reactor, self._reloadBySocket)
 

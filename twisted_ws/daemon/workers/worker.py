@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -39,6 +40,9 @@ from zope.interface import implementer
 
 from twisted_ws import __version__
 from twisted_ws.daemon.clock import countMonotonicTime
+from twisted_ws.daemon.handover.giving import Giving
+from twisted_ws.daemon.handover.stream import HandStream
+from twisted_ws.daemon.handover.taking import Taking
 from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.daemon.loading.engines import MEMORY
@@ -49,11 +53,12 @@ from twisted_ws.daemon.workers.lifeline import Lifeline
 from twisted_ws.daemon.workers.orders import Orders, restoreEnvironment
 from twisted_ws.daemon.workers.pipe import PipeObserver
 from twisted_ws.daemon.workers.sockets import InheritingReactor
-from twisted_ws.daemon.workers.spawning import LINK, LOG, SOCKETS, SUPERVISORS, connect
+from twisted_ws.daemon.workers.spawning import HAND, LINK, LOG, SOCKETS, SUPERVISORS, connect, receive
 from twisted_ws.engines.hub.addresses import AddressShare
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.engines.hub.worker import HubEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
+from twisted_ws.server.handover.arrival import RESTART
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.tls.server import ServerTLS
@@ -63,6 +68,8 @@ _log = Logger()
 
 # Seconds between two attempts to write what the pipe of the log has not taken.
 FLUSH = 1.0
+# The same for callers that could not be given to another worker to answer their Close, at least.
+LAST = 5.0
 
 
 class WorkerDaemon(Daemon):
@@ -88,6 +95,7 @@ class WorkerDaemon(Daemon):
         self._made: list[tuple[ListenAddress, IProtocolFactory, bool]] = []
         self._covers: dict[int, list[Listener]] = {}
         self._watchesExpiry = slot == 0
+        self._until = 0.0  # when those have to leave that cannot be given to another worker; 0: not yet
         super().__init__(orders.settings, reactor)
         assert self._pages is not None  # it has ports for WebSocket
         self._pages.broadcastURL = orders.broadcastURL
@@ -165,6 +173,52 @@ class WorkerDaemon(Daemon):
 
     def drain(self) -> Deferred[Any]:
         """Stop accepting, and return a Deferred that fires when all callers have left."""
+        self._stopAccepting()
+        return maybeDeferred(self.stopService)
+
+    def give(self, stream: HandStream) -> Deferred[bool]:
+        """Stop accepting, and give the open connections to the process at the other end of a stream.
+
+        Returns:
+            A Deferred of whether that process was there to the end; all that has not gone is still here.
+        """
+        self._stopAccepting()
+        self._stopListening(self._webSocketListeners)
+        self.server.farewell = RESTART
+        limit = self.server.limits.drainTimeout
+        self._until = self._until or self._reactor.seconds() + limit
+        giving = Giving(self.server, stream)
+        return Deferred.fromCoroutine(self._give(giving))
+
+    async def _give(self, giving: Giving) -> bool:
+        whole = await giving.run(self._until)
+        reasons = Counter(giving.refused.values())
+        _log.info(
+            "{given} connections go on in the new worker{but}",
+            given=giving.given,
+            but="".join(f"; {count} do not: {why}" for why, count in reasons.items()),
+        )
+        return whole
+
+    def take(self, stream: HandStream) -> None:
+        """Take the open connections of the process at the other end of a stream."""
+        Taking(self.server, stream)
+
+    @property
+    def patience(self) -> float:
+        """The seconds that are left to give callers to another worker."""
+        return max(self._until - float(self._reactor.seconds()), 0.0)
+
+    @property
+    def mayWait(self) -> bool:
+        """Whether there are callers, and time to give them."""
+        return bool(self.server.callers) and self.patience > 0
+
+    def leave(self) -> Deferred[Any]:
+        """Ask the callers that could not be given to leave, and return a Deferred that fires when they have."""
+        return self.server.stop(max(self.patience, LAST)).addCallback(lambda _: maybeDeferred(self.stopService))
+
+    def _stopAccepting(self) -> None:
         for slot in tuple(self._covers):
             self.uncover(slot)
         # What is still open here would keep ports taken whose supervisor is gone.
@@ -172,7 +226,6 @@ class WorkerDaemon(Daemon):
             with suppress(OSError):
                 os.close(each)
         self._sockets = []
-        return maybeDeferred(self.stopService)
 
 
 @implementer(ILogFilterPredicate)
@@ -239,6 +292,8 @@ class Work:
         self.exitCode = 0
         self.link = link = Link(Turns(reactor), "the supervisor")
         link.handle("worker.drain", self._leave)
+        link.handle("worker.give", self._give)
+        link.handle("worker.take", self._take)
         link.handle("worker.cover", lambda slot: self._covers(True, slot))
         link.handle("worker.uncover", lambda slot: self._covers(False, slot))
         link.answer("worker.ping", self._pong)
@@ -304,6 +359,41 @@ class Work:
             self._daemon.drain().addErrback(
                 lambda failure: _log.failure("the worker did not end in order", failure, event="worker.failed")
             ).addCallback(self._end)
+
+    def _give(self) -> None:
+        """Give the open connections to the next worker of the slot, and leave."""
+        connection = receive(HAND)
+        if self._daemon is None or connection is None:
+            self._leave()
+        elif self._isLeaving:
+            connection.close()
+        else:
+            stream = HandStream(connection, self._reactor)
+            self._daemon.give(stream).addCallbacks(self._given, self._notGiven)
+
+    def _given(self, whole: bool) -> None:
+        assert self._daemon is not None
+        if self._isLeaving:
+            return
+        if not whole and self._daemon.mayWait:
+            # The worker that took them has died, and another one comes.
+            self._reactor.callLater(self._daemon.patience, self._given, True)
+            return
+        self._isLeaving = True
+        self._daemon.leave().addErrback(lambda failure: _log.failure("the worker did not end in order", failure)).addCallback(
+            self._end
+        )
+
+    def _notGiven(self, failure: Any) -> None:
+        _log.failure("connections were not handed over", failure)
+        self._leave()
+
+    def _take(self) -> None:
+        connection = receive(HAND)
+        if self._daemon is not None and connection is not None and not self._isLeaving:
+            self._daemon.take(HandStream(connection, self._reactor))
+        elif connection is not None:
+            connection.close()
 
     def _unlinked(self) -> None:
         if self._daemon is None or self.exitCode:

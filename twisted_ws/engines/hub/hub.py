@@ -138,6 +138,7 @@ class Hub:
             ("nodes", self._nodes),
             ("claim", self.claim),
             ("revoke", self._revoke),
+            ("mark", self._mark),
         ):
             link.answer(kind, answer)
         return Deferred.fromCoroutine(self._welcome(link))
@@ -207,7 +208,11 @@ class Hub:
     def _enter(self, spoke: Spoke, channel: str, connection: str, user: str, info: bytes) -> None:
         if spoke.hasLeft:
             return  # who else was there is forgotten by now
-        spoke.entered.add((channel, connection))
+        place = channel, connection
+        if not connection.startswith(f"{spoke.info.id}."):  # another worker has handed it over, and does not say that it has left
+            for other in self.spokes.values():
+                other.entered.discard(place)
+        spoke.entered.add(place)
         self._engine.enter(channel, connection, user, info)
 
     def _left(self, spoke: Spoke, channel: str, connection: str, delay: float | None = None) -> None:
@@ -254,6 +259,10 @@ class Hub:
 
     def _nodes(self) -> MaybeDeferred[Any]:
         return _then(self.nodes(), lambda nodes: [msgspec.structs.astuple(each) for each in nodes])
+
+    def _mark(self) -> int:
+        """Return the number of the last thing that was told: a worker has got all up to there before it gets this answer."""
+        return self._number
 
     def _revoke(self, fields: list[Any]) -> MaybeDeferred[None]:
         return self.revoke(Revocation(*fields))
@@ -398,15 +407,19 @@ class Hub:
 
     def joined(self, channel: str, member: Member) -> None:
         """Tell the workers that watch a channel who has come (see `Node`)."""
-        self._tell(self._watching.get(channel, ()), "joined", channel, member.user, bytes(member.info), member.connections)
+        self._tellMember("joined", channel, member)
 
     def left(self, channel: str, member: Member) -> None:
         """Tell the workers that watch a channel who has left (see `Node`)."""
-        self._tell(self._watching.get(channel, ()), "left", channel, member.user, bytes(member.info), member.connections)
+        self._tellMember("left", channel, member)
+
+    def _tellMember(self, kind: str, channel: str, member: Member) -> None:
+        spokes = self._watching.get(channel, ())
+        self._tell(spokes, kind, self._next(), channel, member.user, bytes(member.info), member.connections)
 
     def obey(self, command: Command) -> MaybeDeferred[int]:
         """Have the workers obey a command (see `Node`)."""
-        asked = partial(self._askAll, "obey", command)
+        asked = partial(self._askAll, "obey", self._next(), command)
         # As a rule, the id of a connection says where it is.
         named = None if command.connection is None else self.spokes.get(command.connection.partition(".")[0])
         if named is None or command.user is not None:
@@ -448,6 +461,10 @@ class Hub:
             self._node.stateChanged(state)
 
     # Deliveries.
+
+    def _next(self) -> int:
+        self._number = number = self._number + 1
+        return number
 
     def _spokesFor(self, channel: str) -> Iterable[Spoke]:
         spokes = self._watching.get(channel, ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from twisted_ws.engines.contract import (
 )
 from twisted_ws.engines.hub.frames import KINDS, ROOM, VERSION, commandOf, membersOf, publicationsOf
 from twisted_ws.engines.hub.link import Link
+from twisted_ws.engines.journal import Journal
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import MIB, Limits
 from twisted_ws.message import Message, Position, Publication, Published
@@ -66,26 +68,53 @@ class HubEngine:
         self._publishing = 0
         self._isStopping = False
         self._stopped: _Stopping | None = None
+        self._journal: Journal | None = None
 
     def start(self, node: Node) -> Deferred[None]:
         """Say hello over the link, which is up already (see `Engine`)."""
         self._node = node
         link = self._link
-        link.handle("publication", self._received)
-        link.handle("broadcast", self._broadcasted)
-        link.handle("joined", self._joined)
-        link.handle("left", self._left)
+        self._handle()
         link.handle("lost", self._lostAt)
         link.handle("state", self._stateIs)
         link.handle("revocations", self._revoked)
         link.answer("info", lambda: msgspec.structs.astuple(node.info()))
         link.answer("subscribers", lambda channels: [node.subscribers(channel) for channel in channels])
-        link.answer("obey", lambda fields: node.obey(commandOf(fields)))
         link.answer("revoked", lambda fields: node.revoked(Revocation(*fields)))
         link.answer("answer", node.answer)
         link.onLost(self._lost)
         hello = link.request("hello", VERSION, *msgspec.structs.astuple(node.info()))
         return hello.addCallbacks(self._welcomed, self._unwelcome)
+
+    def _handle(self) -> None:
+        """Take what is numbered: straight to where it goes, or into the journal as well while there is one."""
+        takers: dict[str, Callable[..., None]] = {"publication": self._received, "broadcast": self._broadcasted}
+        takers |= {"joined": self._joined, "left": self._left}
+        for kind, taker in takers.items():
+            self._link.handle(kind, taker if self._journal is None else partial(self._noted, kind, taker))
+        self._link.answer("obey", self._obey)
+
+    def _noted(self, kind: str, taker: Callable[..., None], number: int, *fields: Any) -> None:
+        if self._journal is not None:
+            self._journal.add(number, kind, fields)
+        taker(number, *fields)
+
+    def _obey(self, number: int, fields: dict[str, Any]) -> MaybeDeferred[int]:
+        command = commandOf(fields)
+        if self._journal is not None:
+            self._journal.add(number, "command", command)
+        return self._node.obey(command)
+
+    # Hand-over.
+
+    def keepJournal(self, journal: Journal | None) -> None:
+        """Note in a journal what comes from now on; None: no longer."""
+        self._journal = journal
+        self._handle()
+
+    def mark(self) -> Deferred[int]:
+        """Return the number that the hub has reached; when the Deferred fires, all up to there has come."""
+        return self._request("mark")
 
     def _welcomed(self, state: str) -> None:
         self._change(EngineState(state))
@@ -248,10 +277,10 @@ class HubEngine:
         else:
             self._link.sendTogether("ack", number, taken)
 
-    def _joined(self, channel: str, user: str, info: bytes, connections: int) -> None:
+    def _joined(self, number: int, channel: str, user: str, info: bytes, connections: int) -> None:
         self._node.joined(channel, Member(user, msgspec.Raw(info), connections))
 
-    def _left(self, channel: str, user: str, info: bytes, connections: int) -> None:
+    def _left(self, number: int, channel: str, user: str, info: bytes, connections: int) -> None:
         self._node.left(channel, Member(user, msgspec.Raw(info), connections))
 
     def _lostAt(self, channel: str, epoch: str, offset: int) -> None:

@@ -219,12 +219,26 @@ class Gate:
             self._perAddress[key] = count + 1
         self.open += 1
         if self._capacity is not None and self.open >= self._capacity and not self.pauses:
-            self.pauses = True
-            self._tell()
-            for port in self._ports:
-                if self.isPaused(port):
-                    port.stopReading()
+            self._pause()
         return True
+
+    def _pause(self) -> None:
+        self.pauses = True
+        self._tell()
+        for port in self._ports:
+            if self.isPaused(port):
+                port.stopReading()
+
+    def readmit(self, address: str) -> None:
+        """Count a connection that another process of the server has let in: it is not refused."""
+        key = addressKey(address)
+        if key is not None:
+            self._perAddress[key] = count = self._perAddress.get(key, 0) + 1
+            if self.census is not None:
+                self.census.came(key, count, _nothing)
+        self.open += 1
+        if self._capacity is not None and self.open >= self._capacity and not self.pauses:
+            self._pause()
 
     def report(self, address: str, turnAway: Callable[[], object]) -> None:
         """Have the `census` count a connection that `admit` has let in; `turnAway` drops it, and may be called later."""
@@ -275,6 +289,10 @@ class Gate:
             self.pauses = False
             for port in tuple(self._ports):
                 self.resume(port)
+
+
+def _nothing() -> None:
+    """Drop nothing: a connection that was let in elsewhere stays."""
 
 
 class _ListeningSocket:

@@ -251,6 +251,21 @@ class LaneServer(tcp.Server):
             self.connected = 0
             self.reactor.forget(self)
 
+    def release(self) -> int:
+        """Give up the connection without ending it, and return its descriptor, which is the caller's from now on.
+
+        Nothing is told to the protocol. What was written and the kernel has not taken is lost: take it first.
+        """
+        self.reactor.forget(self)
+        if self.sender is not None:
+            self.sender.open = False
+        self.disconnected, self.connected = 1, 0
+        self.producer = self.protocol = None
+        made, self._socket, self._closed = self._socket, None, True
+        if made is not None:
+            _BareSocket.detach(made)
+        return self.descriptor
+
     def connectionLost(self, reason: Failure) -> None:
         """End as Twisted's connections do; after a MemoryError, the next call goes on after the steps that were done."""
         if self.sender is not None:

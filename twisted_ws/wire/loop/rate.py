@@ -17,6 +17,17 @@ class Rate:
         self._count = 0.0  # below 0: so many more are allowed
         self._unread = 0.0
 
+    def departing(self, now: float) -> tuple[float, float, float]:
+        """Return the state, for another process: how long ago the window began, and what else `arrived` takes."""
+        return now - self._begin, self._count, self._unread
+
+    @classmethod
+    def arrived(cls, now: float, ago: float, count: float, unread: float) -> Rate:
+        """Return one that goes on where another has ended."""
+        made = cls()
+        made._begin, made._count, made._unread = now - ago, count, unread
+        return made
+
     def within(self, limit: int, now: float, unread: float = 0.0) -> bool:
         """Count one more event, and return whether it is within `limit` for this second.
 

@@ -44,6 +44,17 @@ class Deflate(PerMessageDeflate):
     _decompressor: Any
     _begun = False  # whether the current message has any bytes
 
+    def settings(self) -> tuple[int, int] | None:
+        """Return the bits of both windows, server's and client's, for `resumed`; None if a context is kept between messages."""
+        if not (self.server_no_context_takeover and self.client_no_context_takeover):
+            return None
+        return self.server_max_window_bits, self.client_max_window_bits
+
+    @classmethod
+    def resumed(cls, serverBits: int, clientBits: int) -> Deflate:
+        """Return the extension of a connection that comes from another process."""
+        return cls(True, True, True, serverBits, clientBits, MEMORY_LEVEL)
+
     def start_decompress_message(self) -> None:
         """Begin a message, with a new stream if the old one has had its last block."""
         self._begun = False

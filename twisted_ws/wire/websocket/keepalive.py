@@ -39,6 +39,20 @@ class KeepAlive:
         # What the peer's machine had taken at the last look, and has to take before the ping; None: nothing is ahead of the ping.
         self._ahead: tuple[int, int] | None = None
 
+    def departing(self, now: float) -> tuple[float, bytes | None, int, int, tuple[int, int] | None]:
+        """Return the state, for another process: how long until `dueAt`, and what else `arrived` takes."""
+        return self.dueAt - now, self.payload, self._count, int(self._ping), self._ahead
+
+    @classmethod
+    def arrived(
+        cls, now: float, due: float, payload: bytes | None, count: int, ping: int, ahead: tuple[int, int] | None
+    ) -> KeepAlive:
+        """Return one that goes on where another has ended."""
+        made = cls(now, due)
+        made.payload, made._count, made._ping = payload, count, _Ping(ping)
+        made._ahead = None if ahead is None else (ahead[0], ahead[1])
+        return made
+
     def due(self, now: float, timeout: float, sending: tuple[int, int], excused: bool, unread: bool) -> Verdict:
         """Decide at `dueAt`.
 

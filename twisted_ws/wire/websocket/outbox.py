@@ -273,6 +273,49 @@ class Outbox:
         """Give the writing side back, so that the transport can be closed."""
         self._socket.unregisterProducer()
 
+    # Hand-over to another process.
+
+    @property
+    def isWriting(self) -> bool:
+        """Whether something is being given to the transport at this moment, or is not written any more."""
+        return self._pumping or self._ended is not None
+
+    def depart(self, unsent: bytes, error: ConnectionClosed) -> bytes:
+        """Return all bytes that wait, for another outbox, and give the transport up; the Deferreds of frames fail with `error`.
+
+        Args:
+            unsent: what the transport has, and the kernel has not.
+            error: why nothing is written here any more.
+        """
+        self._ended = error
+        self.busy = True
+        self.sender.open = False
+        parts: list[bytes | memoryview] = [unsent, (self.sender.rest() or b"") if self.sender.begun else b""]
+        waiters: list[Deferred[None] | None] = [*self._waiters]
+        partial = () if self._partial is None else (self._partial,)
+        for data, waiter in (*partial, (self._pong or b"", None), *self._control, *self._messages):
+            parts.append(data)
+            waiters.append(waiter)
+        self._waiters, self._partial, self._pong = (), None, None
+        self._control = self._messages = _NOTHING
+        self._inFlight = self.charges = 0
+        self.sender.restNoted()
+        self._endPartial()
+        self._count(-self.size)
+        self.keep(-self._kept)
+        self.owner = _NOBODY
+        for waiter in waiters:
+            if waiter is not None:
+                failedWrite(error, waiter)
+        return b"".join(parts)
+
+    def arrive(self, data: bytes) -> None:
+        """Send what another outbox had, before anything else: it may begin in the middle of a frame."""
+        if data:
+            self._partial = memoryview(data), None
+            self._count(len(data))
+            self._pump()
+
     # IPullProducer.
 
     def resumeProducing(self) -> None:

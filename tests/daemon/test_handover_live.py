@@ -1,0 +1,140 @@
+"""Open connections that go from worker to worker, as real processes: what only real sockets and real deaths can show."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hostile.moved import Crowd, Publications, versions
+from tests.daemon.workers.support import ended, reload, workers
+from tests.live.support import Running, running, writeService
+
+SERVICE = """
+import os, signal
+from twisted_ws import WebSocketService
+
+def once(name):
+    try:
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+class Counter(WebSocketService):
+    resumable = True
+    gone = come = 0
+
+    def onOpen(self, caller):
+        caller.attributes["count"] = 0
+
+    def onTextMessage(self, caller, text):
+        caller.attributes["count"] += 1
+        return f"{caller.attributes['count']} VERSION"
+
+    def onHandOver(self, caller):
+        self.gone += 1
+        if "OLD" == "dies" and self.gone == 50 and once("died"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def onResume(self, caller, state):
+        self.come += 1
+        if "NEW" == "dies" and self.come == 50 and once("died"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+class Room:
+    def onOpen(self, caller):
+        pass
+"""
+CONFIG = """workers = WORKERS
+compression = "on"
+state-directory = "state"
+[limits]
+drainTimeout = 60
+[services]
+"/counter" = {target = "rooms:Counter"}
+"/room" = {target = "rooms:Room"}
+"/channels" = {target = "channels", wildcards = true}
+"/channels/{channel}" = {target = "channels"}
+"""
+
+
+def write(place: Path, version: str, old: str = "lives", new: str = "lives") -> None:
+    """Write another version of the services, and which of its processes dies in the middle of a hand-over."""
+    writeService(place, SERVICE.replace("VERSION", version).replace("OLD", old).replace("NEW", new))
+
+
+@contextmanager
+def server(count: int, **dying: str) -> Iterator[tuple[Running, Path]]:
+    """A server with workers."""
+    with tempfile.TemporaryDirectory(prefix="ws-") as directory:
+        place = Path(directory)
+        write(place, "v0", **dying)
+        (place / "ws.toml").write_text(CONFIG.replace("WORKERS", str(count)))
+        with running(place, "--config", "ws.toml", "--tls-port", "0") as started:
+            started.waitFor("listen")
+            yield started, place
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_nobodyNotices(count: int) -> None:
+    """Over several reloads in a row, no connection of any kind is closed, loses a message, or gets one twice or late.
+
+    The service's new code is in force for the same connection each time.
+    """
+    kinds = {"raw": 30, "json": 30, "deflate": 20, "pattern": 5, "counter": 30}
+    with server(count) as (daemon, place):
+        port, http = daemon.port("ws"), daemon.port("http")
+        with Crowd(port, kinds, 5, 0.2) as crowd, Publications(http, 5, 100, 100) as publications:
+            for number in range(1, 4):
+                before = set(workers(daemon))
+                write(place, f"v{number}")
+                assert reload(place, "--services") == (0, "")
+                assert not before & set(workers(daemon))
+                crowd.askAll()
+                assert versions(crowd.clients) == {f"v{number}"}
+            publications.stop()
+            assert publications.wrong == ""
+            tallies = crowd.rest(publications.counts)
+        assert {kind: (tally.clients, tally.isWhole) for kind, tally in tallies.items()} == {
+            kind: (number, True) for kind, number in kinds.items()
+        }, tallies
+
+
+@pytest.mark.parametrize("dying", ["old", "new"])
+def test_aDeathInTheMiddle(dying: str) -> None:
+    """If the old or the new process is killed in the middle, those that live lose nothing, and have the new code in the end."""
+    kinds = {"raw": 20, "counter": 100, "json": 20}
+    with server(1, **{dying: "dies"}) as (daemon, place):
+        port, http = daemon.port("ws"), daemon.port("http")
+        with Crowd(port, kinds, 5, 0.2) as crowd, Publications(http, 5, 100) as publications:
+            write(place, "v1", **{dying: "dies"})
+            reload(place, "--services")
+            daemon.waitFor("SIGKILL" if dying == "new" else "1 workers have the new services")
+            if dying == "new":
+                daemon.waitFor("connections go on in the new worker", 2)
+            crowd.askAll()
+            assert versions([each for each in crowd.clients if not each.closed]) == {"v1"}
+            publications.stop()
+            tallies = crowd.rest(publications.counts)
+        living = [each for each in crowd.clients if not each.closed]
+        # Those that had gone over when the old one died; or those that had not when the new one did.
+        assert len(living) >= 32
+        assert {each.closed for each in crowd.clients} == {"", "1006"}
+        assert {kind: (each.lost, each.doubled, each.disordered) for kind, each in tallies.items()} == dict.fromkeys(
+            kinds, (0, 0, 0)
+        )
+
+
+def test_whoCannotGo() -> None:
+    """A service that says nothing, and TLS, are closed with 1012 at once; an HTTP poll is answered; all others go on."""
+    with server(1) as (daemon, place), daemon.client("/counter") as counter, daemon.client("/room") as room:
+        with daemon.client("/counter", secure=True) as secure:
+            assert reload(place, "--services") == (0, "")
+            assert [ended(room), ended(secure)] == [1012, 1012]
+        counter.send("next")
+        assert counter.recv(60) == "1 v0"
+        daemon.waitFor("1 do not: it has TLS here")

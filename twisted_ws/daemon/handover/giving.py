@@ -1,0 +1,314 @@
+"""What the process does that gives its open connections to another one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.caller import Caller
+from twisted_ws.channels.moving import Expectation
+from twisted_ws.daemon.handover.stream import HandStream
+from twisted_ws.engines.journal import Journal
+from twisted_ws.engines.memory import MemoryEngine
+from twisted_ws.server.handover.arrival import RESTART, Arrival
+from twisted_ws.server.handover.departure import Departure
+from twisted_ws.server.handover.states import VERSION, decode
+from twisted_ws.server.pacing import paced, sliceSize
+from twisted_ws.server.server import WebSocketServer
+from twisted_ws.wire.websocket import moving
+from twisted_ws.wire.websocket.moving import Obstacle
+
+# Connections that go together, and how many such batches may be on their way: nobody serves these.
+BATCH = 32
+WINDOW = 8
+# The cost of taking one out of this process, in steps of `Turns`.
+STEPS = 48
+# The same for asking one to leave.
+CLOSING = 40
+# Seconds for its answer, at least.
+LAST = 5.0
+# Names of channels in one frame.
+NAMES = 500
+# Seconds between two looks at those that cannot go yet.
+LOOK = 0.05
+
+
+class Noting:
+    """What both processes of a hand-over keep while it lasts.
+
+    Args:
+        server: the server.
+
+    Attributes:
+        journal: what its engine tells; None if that has no numbers.
+        expectation: see `Expectation`.
+    """
+
+    def __init__(self, server: WebSocketServer) -> None:
+        self._engine: Any = server.engine
+        self.journal = Journal() if hasattr(self._engine, "keepJournal") else None
+        self.expectation = Expectation(server.channels)
+
+    async def begin(self) -> None:
+        """Begin to note; from then on, nothing is missed."""
+        if self.journal is not None:
+            self._engine.keepJournal(self.journal)
+            await self.mark()
+            self.journal.begin = self.journal.number
+
+    async def mark(self) -> None:
+        """Return when all has come that the engine had told others until now."""
+        if self.journal is not None:
+            number = await self._engine.mark()
+            self.journal.number = max(self.journal.number, number)
+
+    def end(self) -> None:
+        """Note no longer."""
+        if self.journal is not None:
+            self._engine.keepJournal(None)
+        self.expectation.end()
+
+
+class _Batch:
+    """Connections that are on their way.
+
+    Attributes:
+        states: those of their callers.
+        sockets: theirs; the other process has copies.
+    """
+
+    __slots__ = ("sockets", "states")
+
+    def __init__(self) -> None:
+        self.states: list[bytes] = []
+        self.sockets: list[int] = []
+
+
+class Giving:
+    """Gives the open connections of a server to the process at the other end of a stream.
+
+    Args:
+        server: the server.
+        stream: leads there.
+
+    Attributes:
+        given: how many have gone.
+        refused: those that cannot go, and why.
+    """
+
+    _log = Logger()
+
+    def __init__(self, server: WebSocketServer, stream: HandStream) -> None:
+        self._server = server
+        self._stream = stream
+        self._noting = noting = Noting(server)
+        self._departure = Departure(server, noting.expectation, noting.journal)
+        self._arrival = Arrival(server, noting.expectation, noting.journal)
+        self._ready: set[str] | None = None if isinstance(server.engine, MemoryEngine) else set()
+        self._asked: set[str] = set()
+        self._answers: dict[str, Deferred[Any]] = {}
+        self._batches: dict[int, _Batch] = {}
+        self._number = 0
+        self._room: Deferred[None] | None = None
+        self._isOver = False
+        self._whys: set[str] = set()
+        self._notThere: set[str] = set()  # ids of those that the other process has refused
+        self._isDismissing = False
+        self._dismissed: set[Caller] = set()
+        self.given = 0
+        self.refused: dict[Caller, str] = {}
+        stream.received = self._received
+        stream.ended = self._ended
+
+    async def run(self, until: float) -> bool:
+        """Give all that can go; wait for those that may be able to, until the reactor's time `until`.
+
+        Returns:
+            Whether the other process was there to the end.
+        """
+        reactor = self._server.reactor
+        try:
+            self._stream.send("hello", VERSION)
+            theirs = await self._answer("hello")
+            if theirs != VERSION:
+                if theirs is not None:
+                    self._log.warn(
+                        "callers do not go on in the new process, which takes those of version {theirs}, not {ours}",
+                        theirs=theirs,
+                        ours=VERSION,
+                    )
+                return theirs is not None
+            await self._noting.begin()
+            while not self._isOver:
+                await self._expect()
+                waiting = await self._giveAll()
+                self._dismiss(until - reactor.seconds())
+                if not waiting or reactor.seconds() >= until:
+                    break
+                await deferLater(reactor, LOOK)
+            while self._batches and not self._isOver:
+                await self._wait()
+            return not self._batches
+        finally:
+            # Until the other process has said what it has, or has ended, nobody knows whose the rest is.
+            self._stream.finish()
+            while not self._isOver:
+                await self._wait()
+            self._takeBack()
+            self._noting.end()
+            self._stream.close()
+
+    def _received(self, frame: Sequence[Any], descriptors: Iterable[int]) -> None:
+        for each in descriptors:
+            os.close(each)  # none are expected
+        kind, *fields = frame
+        if kind == "taken":
+            self._taken(*fields)
+        elif kind in self._answers:
+            self._answers.pop(kind).callback(fields[0])
+
+    def _ended(self) -> None:
+        self._isOver = True
+        for each in [*self._answers.values()]:
+            each.callback(None)
+        self._answers.clear()
+        self._wake()
+
+    def _answer(self, kind: str) -> Deferred[Any]:
+        answer: Deferred[Any] = Deferred()
+        if self._isOver:
+            answer.callback(None)
+        else:
+            self._answers[kind] = answer
+        return answer
+
+    async def _expect(self) -> None:
+        """Have the other process watch what is watched here; this one does so, too, for those that come back."""
+        if self._ready is None:
+            return
+        new = [name for name in self._server.channels.watched() if name not in self._asked]
+        for at in range(0, len(new), NAMES):
+            names = new[at : at + NAMES]
+            self._asked.update(names)
+            self._stream.send("expect", names)
+            ready = await self._answer("ready")
+            await self._noting.expectation.expect(names)
+            self._ready.update(ready or ())
+
+    async def _giveAll(self) -> bool:
+        """Give all that can go now; return whether any may be able to later."""
+        await self._noting.mark()
+        waiting, batch = False, _Batch()
+        async for caller in self._server.runtime.turns.through(tuple(self._server.callers), STEPS):
+            if self._isOver:
+                break
+            if not caller.isOpen() or caller in self.refused:
+                continue
+            if caller.connectionId in self._notThere:
+                self.refused[caller] = "refused there"
+                continue
+            try:
+                left = self._departure.depart(caller, self._ready)
+            except Exception:
+                self._log.failure("a connection failed on its way to another process")
+                caller._connection.abort()  # type: ignore[attr-defined]  # no more is known of it
+                continue
+            if isinstance(left, Obstacle):
+                if left.passes:
+                    waiting = True
+                else:
+                    self.refused[caller] = left.value
+                continue
+            state, socket = left
+            batch.states.append(state)
+            batch.sockets.append(socket)
+            if len(batch.states) >= BATCH:
+                self._send(batch)
+                batch = _Batch()
+                while len(self._batches) >= WINDOW and not self._isOver:
+                    await self._wait()
+                await self._noting.mark()
+        if batch.states:
+            self._send(batch)
+        return waiting
+
+    def _dismiss(self, left: float) -> None:
+        """Ask those to leave that will never go, and end the responses over HTTP that do not end by themselves: in slices."""
+        if not self._isDismissing and (len(self.refused) > len(self._dismissed) or self._server.visits):
+            self._isDismissing = True
+            Deferred.fromCoroutine(self._dismissAll(max(left, LAST))).addErrback(self._notDismissed)
+
+    def _notDismissed(self, failure: Failure) -> None:
+        self._log.failure("callers were not asked to leave", failure)
+
+    async def _dismissAll(self, left: float) -> None:
+        server = self._server
+        callers = [each for each in self.refused if each not in self._dismissed]
+        self._dismissed.update(callers)
+        some: list[Any] = [*server.visits, *callers]
+        size = sliceSize(len(some), server.limits.drainRate, left)
+        async for each in paced(server.runtime.turns.through(some, CLOSING), size, server.reactor):
+            if isinstance(each, Caller):
+                each.close(*RESTART, timeout=left)
+            elif each in server.visits:
+                each.stop(left)
+        self._isDismissing = False
+
+    def _send(self, batch: _Batch) -> None:
+        self._number = number = self._number + 1
+        self._batches[number] = batch
+        self._stream.send("batch", number, time.monotonic(), batch.states, descriptors=batch.sockets)
+
+    def _taken(self, number: int, refused: Sequence[tuple[int, str]]) -> None:
+        """Close what the other process has: the connections are its alone from now on."""
+        batch = self._batches.pop(number)
+        for index, why in refused:
+            self._back(batch, index)
+            if why not in self._whys:
+                self._whys.add(why)
+                self._log.warn("callers do not go on in the new process: {why}", why=why)
+        kept = {index for index, _ in refused}
+        for index, socket in enumerate(batch.sockets):
+            if index not in kept:
+                self.given += 1
+                os.close(socket)
+                self._tellEngine(batch.states[index])
+        self._wake()
+
+    def _tellEngine(self, state: bytes) -> None:
+        if self._noting.journal is None:  # else it knows from the other process
+            caller = decode(state)
+            for each in caller.subscriptions:
+                if each.entered is not None:
+                    self._server.channels.presence.departed(each.channel, caller.connectionId)
+
+    def _back(self, batch: _Batch, index: int) -> None:
+        """Go on here with a connection that the other process does not have."""
+        state = decode(batch.states[index])
+        self._notThere.add(state.connectionId)
+        attach = partial(moving.attach, runtime=self._server.runtime, descriptor=batch.sockets[index])
+        self._arrival.arrive(state, attach)
+
+    def _takeBack(self) -> None:
+        batches, self._batches = self._batches, {}
+        for batch in batches.values():
+            for index in range(len(batch.states)):
+                self._back(batch, index)
+
+    def _wait(self) -> Deferred[None]:
+        room: Deferred[None] = Deferred()
+        self._room = room
+        return room
+
+    def _wake(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(None)

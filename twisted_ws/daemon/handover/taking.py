@@ -1,0 +1,113 @@
+"""What the process does that takes the open connections of another one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_ws.daemon.handover.giving import Noting
+from twisted_ws.daemon.handover.stream import HandStream
+from twisted_ws.server.handover.arrival import Arrival
+from twisted_ws.server.handover.states import VERSION, CallerState, decode
+from twisted_ws.server.server import WebSocketServer
+from twisted_ws.wire.websocket import moving
+
+# The cost of putting one into this process, in steps of `Turns`.
+STEPS = 96
+
+
+class Taking:
+    """Takes open connections from the process at the other end of a stream into a server.
+
+    Args:
+        server: the server.
+        stream: leads there.
+
+    Attributes:
+        taken: how many have come.
+        done: fires when no more come.
+    """
+
+    _log = Logger()
+
+    def __init__(self, server: WebSocketServer, stream: HandStream) -> None:
+        self._server = server
+        self._stream = stream
+        self._noting = noting = Noting(server)
+        self._arrival = Arrival(server, noting.expectation, noting.journal)
+        self._work: deque[tuple[list[Any], list[int]]] = deque()
+        self._isWorking = False
+        self._hasEnded = False
+        self.taken = 0
+        self.done: Deferred[None] = Deferred()
+        stream.received = self._received
+        stream.ended = self._ended
+
+    def _received(self, frame: list[Any], descriptors: list[int]) -> None:
+        self._work.append((frame, descriptors))
+        self._begin()
+
+    def _ended(self) -> None:
+        self._hasEnded = True
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self._isWorking:
+            self._isWorking = True
+            Deferred.fromCoroutine(self._do()).addErrback(self._failed)
+
+    def _failed(self, failure: Any) -> None:
+        self._log.failure("connections of another process were not taken", failure)
+        self._isWorking = False
+        self._end()
+
+    async def _do(self) -> None:
+        """Handle the frames, one after the other."""
+        while self._work:
+            (kind, *fields), descriptors = self._work.popleft()
+            if kind == "hello":
+                if fields[0] == VERSION:
+                    await self._noting.begin()
+                self._stream.send("hello", VERSION)
+            elif kind == "expect":
+                self._stream.send("ready", await self._noting.expectation.expect(fields[0]))
+            elif kind == "batch":
+                await self._take(fields[0], fields[1], fields[2], descriptors)
+        self._isWorking = False
+        if self._hasEnded:
+            self._end()
+
+    def _end(self) -> None:
+        if not self.done.called:
+            self._stream.close()
+            self._noting.end()
+            self.done.callback(None)
+
+    async def _take(self, number: int, at: float, states: Sequence[bytes], descriptors: Sequence[int]) -> None:
+        """Take those that can go on here, and say which cannot; until that is said, the other process has all of them."""
+        await self._noting.mark()
+        found: list[tuple[CallerState, int]] = []
+        refused: list[tuple[int, str]] = []
+        for index, (packed, descriptor) in enumerate(zip(states, descriptors, strict=True)):
+            decoded = decode(packed)
+            why = self._arrival.refusal(decoded)
+            if why is None:
+                found.append((decoded, descriptor))
+            else:
+                refused.append((index, why))
+                os.close(descriptor)
+        said: Deferred[None] = Deferred()
+        self._stream.send("taken", number, refused, sent=partial(said.callback, None))
+        await said
+        # If that process has ended before it heard this, nobody else has them.
+        async for state, descriptor in self._server.runtime.turns.through(found, STEPS):
+            self.taken += 1
+            attach = partial(moving.attach, runtime=self._server.runtime, descriptor=descriptor)
+            self._arrival.arrive(state, attach, time.monotonic() - at)

@@ -1,0 +1,206 @@
+"""The process to which callers come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ws.access.chain import requireScope
+from twisted_ws.access.lifetime import Term
+from twisted_ws.access.refusals import AccessRefused
+from twisted_ws.caller import Caller
+from twisted_ws.channels.moving import Expectation
+from twisted_ws.channels.service import ChannelService
+from twisted_ws.channels.subscribers.buffered import BufferedSubscriber
+from twisted_ws.channels.subscribers.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
+from twisted_ws.channels.subscribers.websocket import JsonSubscriber, RawSubscriber
+from twisted_ws.closecodes import EXPIRED
+from twisted_ws.dispatch.dispatcher import Dispatcher
+from twisted_ws.dispatch.examination import examine
+from twisted_ws.dispatch.resumable import isResumable
+from twisted_ws.engines.contract import Disconnect
+from twisted_ws.engines.journal import Entry, Journal
+from twisted_ws.errors import ChannelError, CloseCode, ConnectionClosed, ServiceError
+from twisted_ws.message import Kind, Message, Publication
+from twisted_ws.names import patternsOf
+from twisted_ws.server.handover.states import CallerState, identityOf, requestOf, unpack
+from twisted_ws.wire.loop.transports import abort
+from twisted_ws.wire.websocket import moving
+from twisted_ws.wire.websocket.connection import WebSocketConnection
+from twisted_ws.wire.websocket.moving import Welcomed
+from twisted_ws.wire.websocket.receiver import EventReceiver
+
+if TYPE_CHECKING:
+    from twisted_ws.server.server import Mounted, WebSocketServer
+
+_log = Logger()
+
+# What a caller is closed with that has come, but cannot go on.
+RESTART = CloseCode.SERVICE_RESTART, "service restarts"
+
+
+class Arrival:
+    """Puts callers into a server that have left another process.
+
+    Args:
+        server: the server.
+        expectation: see `Expectation`.
+        journal: what the engine tells; None if it does not number that.
+    """
+
+    def __init__(self, server: WebSocketServer, expectation: Expectation, journal: Journal | None) -> None:
+        self._server = server
+        self._expectation = expectation
+        self._journal = journal
+
+    def refusal(self, state: CallerState) -> str | None:
+        """Return why a caller cannot go on here; None if it can."""
+        server = self._server
+        if server.isStopping:
+            return "the server is stopping"
+        match = server.match(state.request.target.partition("?")[0])
+        if match is None:
+            return "nothing answers its path"
+        mounted: Mounted = match.value
+        try:
+            handlers = examine(mounted.service)
+        except ServiceError as error:
+            return str(error)
+        if not isResumable(mounted.service, handlers):
+            return f"{type(mounted.service).__name__} does not say that it is resumable"
+        if state.subProtocol is not None and state.subProtocol not in handlers.subProtocols:
+            return f"{type(mounted.service).__name__} does not speak {state.subProtocol}"
+        if state.membership in ("raw", "json") and not isinstance(mounted.service, ChannelService):
+            return f"{type(mounted.service).__name__} is no service of channels"
+        if (mounted.chain is None) != (state.identity is None):
+            return "who may come is decided in another way now"
+        identity = identityOf(state.identity)
+        if identity is not None:
+            try:
+                requireScope(identity, mounted.scopes)
+            except AccessRefused as refused:
+                return refused.message
+        return None
+
+    def arrive(self, state: CallerState, attach: Callable[[WebSocketConnection], None], transit: float = 0.0) -> None:
+        """Let a caller go on here that was not refused.
+
+        Args:
+            state: its state.
+            attach: gives the new connection its transport.
+            transit: seconds since its departure.
+        """
+        connection = self._server.newConnection(state.connection.admittedAs)
+        try:
+            attach(connection)
+        except OSError:
+            return  # its peer has gone
+        try:
+            self._arrive(connection, state, transit)
+        except Exception:
+            _log.failure("a connection that came from another process failed")
+            abort(connection.transport)
+
+    def _arrive(self, connection: WebSocketConnection, state: CallerState, transit: float) -> None:
+        server = self._server
+        match = server.match(state.request.target.partition("?")[0])
+        assert match is not None  # `refusal` has looked
+        mounted = match.value
+        request = requestOf(state.request)
+        request.pathParams, request.pathRest = match.parameters, tuple(match.rest)
+        request.identity, request.user = identityOf(state.identity), unpack(state.requestUser)
+        handlers = examine(mounted.service)
+
+        def attend(connection: WebSocketConnection) -> EventReceiver:
+            return server.resume(connection, request, state.subProtocol, mounted, state.connectionId)
+
+        moving.arrive(connection, state.connection, Welcomed(attend, handlers.idleTimeout), transit)
+        dispatcher: Any = connection._receiver
+        caller: Caller = dispatcher.caller
+        caller._user = unpack(state.user)
+        caller._attributes = unpack(state.attributes)
+        waiting = self._resubscribe(caller, state, mounted.service) if state.membership else None
+        if waiting is None:
+            self._goOn(connection, dispatcher, state)
+        else:
+            waiting.addCallbacks(
+                lambda _: self._goOn(connection, dispatcher, state), self._failed, errbackArgs=(dispatcher,)
+            ).addErrback(self._broken, connection)
+
+    def _resubscribe(self, caller: Caller, state: CallerState, service: Any) -> Deferred[Any] | None:
+        subscriber: BufferedSubscriber
+        if state.membership == "plain":
+            subscriber = BufferedSubscriber(caller, self._server.channels)
+        else:
+            subscriber = (JsonSubscriber if state.membership == "json" else RawSubscriber)(caller, service)
+        subscriber.held = state.held
+        for channel, until, mayPublish, tokenId in state.terms:
+            (caller.life or self._server.identities.lifeOf(caller)).grant(channel, Term(until, mayPublish, tokenId))
+        return self._expectation.arrive(subscriber, state.subscriptions)
+
+    def _failed(self, failure: Failure, dispatcher: Dispatcher) -> None:
+        """Close: what it has missed cannot be had now, and it resumes with another connection."""
+        failure.trap(ChannelError, ConnectionClosed)
+        dispatcher.caller.close(*RESTART)
+
+    def _broken(self, failure: Failure, connection: WebSocketConnection) -> None:
+        _log.failure("a connection that came from another process failed", failure)
+        abort(connection.transport)
+
+    def _goOn(self, connection: WebSocketConnection, dispatcher: Dispatcher, state: CallerState) -> None:
+        """Add what it has missed, and let the service know it."""
+        caller = dispatcher.caller
+        if not caller.isOpen():
+            return
+        subscriber: Any = caller.membership
+        missed: list[Entry] | None = [] if self._journal is None else self._journal.since(state.number)
+        for entry in missed or ():
+            self._give(entry, caller, subscriber)
+        dispatcher.arrive(unpack(state.said))
+        if missed is None:
+            caller.close(*RESTART)
+            return
+        for entry in missed:
+            if entry.kind == "command":
+                self._obey(entry.value, caller, subscriber)
+        identity = caller.identity
+        if identity is not None:
+            try:
+                self._server.identities.requireValid(identity)
+            except AccessRefused:
+                caller.close(EXPIRED, "revoked")
+                return
+        if subscriber is not None and (judging := subscriber.judge()) is not None:
+            judging.addErrback(lambda failure: _log.failure("subscriptions were not looked at", failure))
+        moving.begin(connection)
+
+    def _give(self, entry: Entry, caller: Caller, subscriber: BufferedSubscriber | None) -> None:
+        """Let a caller have what it has missed."""
+        kind, value = entry.kind, entry.value
+        if kind == "broadcast":
+            made = jsonBroadcast if caller.negotiatedSubProtocol == SUBPROTOCOL else rawBroadcast
+            caller._connection.send(made(Message(Kind(value[0]), value[1])))
+        elif subscriber is None or kind == "command":
+            return
+        elif kind == "publication":
+            channel = value[0]
+            if channel not in subscriber.channels and any(name in subscriber.channels for name in patternsOf(channel)):
+                channels = self._server.channels
+                if channels.isGuarded and channel.startswith("~"):
+                    return
+                publication = Publication(channel, value[1], value[2], Kind(value[3]), value[4], value[5], channels.seconds())
+                subscriber.send(subscriber.format(publication))
+        else:  # joined, left
+            self._server.channels.presence.tellOne(value[0], subscriber, kind, value[1], value[2])
+
+    def _obey(self, command: Any, caller: Caller, subscriber: BufferedSubscriber | None) -> None:
+        if caller.connectionId != command.connection and (command.user is None or caller.user != command.user):
+            return
+        if isinstance(command, Disconnect):
+            (subscriber or self._server.channels.enroll(caller)).disconnect(command.code, command.reason)
+        elif subscriber is not None:
+            self._server.channels.unsubscribe(subscriber, command.channel, command.reason)
