@@ -633,7 +633,7 @@ class WebSocketServer:
         return self._connectionClass(None, admittedAs)  # type: ignore[arg-type]  # its 101 was written there
 
     def resume(
-        self, connection: WebSocketConnection, request: UpgradeRequest, chosen: str | None, mounted: Mounted, connectionId: str
+        self, connection: WebSocketConnection, request: UpgradeRequest, chosen: str | None, mounted: Mounted
     ) -> EventReceiver:
         """Return the receiver of a connection that was opened in another process."""
         service = mounted.service
@@ -641,7 +641,6 @@ class WebSocketServer:
         if mounted.interceptors:
             service = intercepted(service, handlers, mounted.interceptors)
         caller = Caller(connection, request, chosen, self._callers)
-        caller.connectionId = connectionId
         if self.limits.messageRatePerUser or self.limits.messageRatePerIp:
             connection.sharedRate = self.rates.ofConnection(request.identity, request.peerAddress)
         if request.identity is not None:

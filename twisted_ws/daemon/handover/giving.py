@@ -144,6 +144,7 @@ class Giving:
                         "callers do not go on in the new process, which takes those of version {theirs}, not {ours}",
                         theirs=theirs,
                         ours=VERSION,
+                        event="handover.kept",
                     )
                 return theirs is not None
             await self._noting.begin()
@@ -218,7 +219,7 @@ class Giving:
             try:
                 left = self._departure.depart(caller, self._ready)
             except Exception:
-                self._log.failure("a connection failed on its way to another process")
+                self._log.failure("a connection failed on its way to another process", event="handover.broken")
                 caller._connection.abort()  # type: ignore[attr-defined]  # no more is known of it
                 continue
             if isinstance(left, Obstacle):
@@ -247,7 +248,7 @@ class Giving:
             Deferred.fromCoroutine(self._dismissAll(max(left, LAST))).addErrback(self._notDismissed)
 
     def _notDismissed(self, failure: Failure) -> None:
-        self._log.failure("callers were not asked to leave", failure)
+        self._log.failure("callers were not asked to leave", failure, event="handover.broken")
 
     async def _dismissAll(self, left: float) -> None:
         server = self._server
@@ -274,7 +275,7 @@ class Giving:
             self._back(batch, index)
             if why not in self._whys:
                 self._whys.add(why)
-                self._log.warn("callers do not go on in the new process: {why}", why=why)
+                self._log.warn("callers do not go on in the new process: {reason}", reason=why, event="handover.kept")
         kept = {index for index, _ in refused}
         for index, socket in enumerate(batch.sockets):
             if index not in kept:

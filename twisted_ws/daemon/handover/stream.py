@@ -191,7 +191,7 @@ class HandStream:
                 del self._came[: _HEAD + size]
                 self.received(frame, descriptors)
             except Exception:
-                self._log.failure("a frame of a hand-over was not handled")
+                self._log.failure("a frame of a hand-over was not handled", event="handover.broken")
                 return False
         return True
 

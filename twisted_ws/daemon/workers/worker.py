@@ -194,8 +194,9 @@ class WorkerDaemon(Daemon):
         whole = await giving.run(self._until)
         reasons = Counter(giving.refused.values())
         _log.info(
-            "{given} connections go on in the new worker{but}",
-            given=giving.given,
+            "{count} connections go on in the new worker{but}",
+            count=giving.given,
+            event="handover.done",
             but="".join(f"; {count} do not: {why}" for why, count in reasons.items()),
         )
         return whole
@@ -356,9 +357,7 @@ class Work:
         if self._daemon is None:
             self._end()
         else:
-            self._daemon.drain().addErrback(
-                lambda failure: _log.failure("the worker did not end in order", failure, event="worker.failed")
-            ).addCallback(self._end)
+            self._daemon.drain().addErrback(self._notInOrder).addCallback(self._end)
 
     def _give(self) -> None:
         """Give the open connections to the next worker of the slot, and leave."""
@@ -380,12 +379,13 @@ class Work:
             self._reactor.callLater(self._daemon.patience, self._given, True)
             return
         self._isLeaving = True
-        self._daemon.leave().addErrback(lambda failure: _log.failure("the worker did not end in order", failure)).addCallback(
-            self._end
-        )
+        self._daemon.leave().addErrback(self._notInOrder).addCallback(self._end)
+
+    def _notInOrder(self, failure: Any) -> None:
+        _log.failure("the worker did not end in order", failure, event="worker.failed")
 
     def _notGiven(self, failure: Any) -> None:
-        _log.failure("connections were not handed over", failure)
+        _log.failure("connections were not handed over", failure, event="handover.broken")
         self._leave()
 
     def _take(self) -> None:

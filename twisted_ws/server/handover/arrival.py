@@ -102,7 +102,7 @@ class Arrival:
         try:
             self._arrive(connection, state, transit)
         except Exception:
-            _log.failure("a connection that came from another process failed")
+            _log.failure("a connection that came from another process failed", event="handover.broken")
             abort(connection.transport)
 
     def _arrive(self, connection: WebSocketConnection, state: CallerState, transit: float) -> None:
@@ -116,11 +116,12 @@ class Arrival:
         handlers = examine(mounted.service)
 
         def attend(connection: WebSocketConnection) -> EventReceiver:
-            return server.resume(connection, request, state.subProtocol, mounted, state.connectionId)
+            return server.resume(connection, request, state.subProtocol, mounted)
 
         moving.arrive(connection, state.connection, Welcomed(attend, handlers.idleTimeout), transit)
         dispatcher: Any = connection._receiver
         caller: Caller = dispatcher.caller
+        caller.connectionId, caller.since = state.connectionId, state.since
         caller._user = unpack(state.user)
         caller._attributes = unpack(state.attributes)
         waiting = self._resubscribe(caller, state, mounted.service) if state.membership else None
@@ -148,7 +149,7 @@ class Arrival:
         dispatcher.caller.close(*RESTART)
 
     def _broken(self, failure: Failure, connection: WebSocketConnection) -> None:
-        _log.failure("a connection that came from another process failed", failure)
+        _log.failure("a connection that came from another process failed", failure, event="handover.broken")
         abort(connection.transport)
 
     def _goOn(self, connection: WebSocketConnection, dispatcher: Dispatcher, state: CallerState) -> None:
@@ -175,7 +176,7 @@ class Arrival:
                 caller.close(EXPIRED, "revoked")
                 return
         if subscriber is not None and (judging := subscriber.judge()) is not None:
-            judging.addErrback(lambda failure: _log.failure("subscriptions were not looked at", failure))
+            judging.addErrback(lambda failure: _log.failure("subscriptions were not looked at", failure, event="handover.broken"))
         moving.begin(connection)
 
     def _give(self, entry: Entry, caller: Caller, subscriber: BufferedSubscriber | None) -> None:

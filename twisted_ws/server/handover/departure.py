@@ -125,6 +125,7 @@ class Departure:
             0 if self._journal is None else self._journal.number,
             state,
             caller.connectionId,
+            caller.since,
             caller.negotiatedSubProtocol,
             requestState(caller.request),
             identity,
@@ -167,8 +168,9 @@ class Departure:
         if (name, what) not in self._told:
             self._told.add((name, what))
             _log.warn(
-                "{service}: callers do not go on in the new process, because {what} cannot go with them ({error})",
+                "{service}: callers do not go on in the new process, because {what} cannot go with them ({reason})",
                 service=name,
                 what=what,
-                error=printable(error),
+                reason=printable(error),
+                event="handover.kept",
             )

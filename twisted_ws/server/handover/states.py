@@ -50,7 +50,7 @@ class CallerState(msgspec.Struct, array_like=True, frozen=True):
     Attributes:
         number: up to where it has got what the engine tells all processes (see `Journal`).
         connection: of its connection.
-        connectionId: see `Caller`.
+        connectionId, since: see `Caller`.
         subProtocol: see `Caller.negotiatedSubProtocol`.
         request: its handshake.
         identity: who it is; None if nobody was asked.
@@ -65,6 +65,7 @@ class CallerState(msgspec.Struct, array_like=True, frozen=True):
     number: int
     connection: ConnectionState
     connectionId: str
+    since: float
     subProtocol: str | None
     request: RequestState
     identity: IdentityState | None

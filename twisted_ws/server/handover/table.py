@@ -67,7 +67,7 @@ TABLE: dict[type[Any], dict[str, str]] = {
         waits="_closedWith _draining _grace _idling _iterations _queue _running",
     ),
     Caller: _rows(
-        moves="_attributes _user connectionId life membership negotiatedSubProtocol request",
+        moves="_attributes _user connectionId life membership negotiatedSubProtocol request since",
         anew="__weakref__ _connection _place _registry",
     ),
     UpgradeRequest: _rows(
