@@ -140,12 +140,8 @@ class Giving:
             theirs = await self._answer("hello")
             if theirs != VERSION:
                 if theirs is not None:
-                    self._log.warn(
-                        "callers do not go on in the new process, which takes those of version {theirs}, not {ours}",
-                        theirs=theirs,
-                        ours=VERSION,
-                        event="handover.kept",
-                    )
+                    why = f"it takes those of version {theirs}, not {VERSION}"
+                    self._log.warn("callers do not go on in the new process: {reason}", reason=why, event="handover.kept")
                 return theirs is not None
             await self._noting.begin()
             while not self._isOver:

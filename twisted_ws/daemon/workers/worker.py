@@ -192,13 +192,9 @@ class WorkerDaemon(Daemon):
 
     async def _give(self, giving: Giving) -> bool:
         whole = await giving.run(self._until)
-        reasons = Counter(giving.refused.values())
-        _log.info(
-            "{count} connections go on in the new worker{but}",
-            count=giving.given,
-            event="handover.done",
-            but="".join(f"; {count} do not: {why}" for why, count in reasons.items()),
-        )
+        reasons = [f"{count} do not: {why}" for why, count in Counter(giving.refused.values()).items()]
+        text = "{count} connections go on in the new worker" + ("; {reason}" if reasons else "")
+        _log.info(text, count=giving.given, reason="; ".join(reasons), event="handover.done")
         return whole
 
     def take(self, stream: HandStream) -> None:
