@@ -12,6 +12,7 @@ from twisted_ws import __version__
 from twisted_ws.daemon.options import ServiceOptions
 from twisted_ws.daemon.settings import KEYS, Mount, Settings
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.wire.speedups import which
 
 
 def _settings(*arguments: str) -> Settings:
@@ -110,11 +111,11 @@ def test_helpServices(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version prints our version, not Twisted's."""
+    """--version prints our version, not Twisted's, and whether it is compiled."""
     with pytest.raises(SystemExit) as ended:
         _settings("--version")
     assert ended.value.code == 0
-    assert capsys.readouterr().out == f"twisted_ws {__version__}\n"
+    assert capsys.readouterr().out == f"twisted_ws {__version__} ({which()})\n"
 
 
 def test_completion() -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.support import PATIENCE, environment
+from tests.live.support import COMMAND, PATIENCE, PORTS, TWISTD, environment, running
+from twisted_ws import __version__
+from twisted_ws.wire.speedups import which
 
 # Runs a command in this process as its script would, then prints what it has loaded.
 _RUN = """
@@ -27,9 +29,9 @@ _COMMAND = "from twisted_ws.__main__ import main; main()"
     [
         (_TWISTD, ["twistd", "--help"], "wsservice"),
         (_TWISTD, ["twistd", "wsservice", "--help"], "--broadcast-tls-port"),
-        (_TWISTD, ["twistd", "wsservice", "--version"], "twisted_ws "),
+        (_TWISTD, ["twistd", "wsservice", "--version"], f"twisted_ws {__version__} ({which()})"),
         (_COMMAND, ["twisted-ws", "--help"], "--key-store-password-file"),
-        (_COMMAND, ["twisted-ws", "--version"], "twisted_ws "),
+        (_COMMAND, ["twisted-ws", "--version"], f"twisted_ws {__version__} ({which()})"),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else "",
 )
@@ -64,3 +66,14 @@ def test_helpServicesListsTheInstalledOnes(tmp_path: Path) -> None:
     )
     assert "twisted_ws.services.demo:Demo" in done.stdout
     assert "Keep every caller" in done.stdout
+
+
+@pytest.mark.parametrize("command", [TWISTD, COMMAND], ids=["twistd", "twisted-ws"])
+@pytest.mark.parametrize("choice", ["0", "1"])
+def test_theStartSaysWhetherItIsCompiled(tmp_path: Path, command: tuple[str, ...], choice: str) -> None:
+    """The first lines of the log have the version, and "compiled" or why not."""
+    with running(tmp_path, command=command, ports=PORTS, more={"TWISTED_WS_SPEEDUPS": choice}) as server:
+        line = server.waitFor(f"twisted_ws {__version__}, ")
+    wanted = "pure Python: the environment has TWISTED_WS_SPEEDUPS=0. Everything works" if choice == "0" else which()
+    assert wanted in line
+    assert server.output.count(f"twisted_ws {__version__}, ") == 1

@@ -50,8 +50,9 @@ class CommandOptions(Options):
     def opt_version(self) -> None:
         """Show the version, and exit."""
         from twisted_ws import __version__
+        from twisted_ws.wire.speedups import which
 
-        print(f"twisted_ws {__version__}")
+        print(f"twisted_ws {__version__} ({which()})")
         raise SystemExit(0)
 
 

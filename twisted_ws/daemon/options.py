@@ -115,7 +115,9 @@ class ServiceOptions(Options, AuthOptionMixin):
 
     def opt_version(self) -> None:
         """Show the version, and exit."""
-        print(f"twisted_ws {__version__}")
+        from twisted_ws.wire.speedups import which
+
+        print(f"twisted_ws {__version__} ({which()})")
         raise SystemExit(0)
 
     def settings(self) -> Settings:

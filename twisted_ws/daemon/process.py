@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from twisted_ws import __version__
 from twisted_ws.daemon.clock import countMonotonicTime
 from twisted_ws.daemon.loading.engines import tellEngine
 from twisted_ws.daemon.logs import DaemonLog, openLogFile
@@ -26,6 +27,7 @@ from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.systemd import notify
 from twisted_ws.daemon.watchdog import Watchdog
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.wire.speedups import sayWhich
 
 
 class ProcessDaemon(Daemon):
@@ -58,6 +60,7 @@ class ProcessDaemon(Daemon):
         reactor: Any = None,
         again: Callable[[], Settings] | None = None,
     ) -> None:
+        sayWhich(__version__)
         _raiseDescriptorLimit()  # first: when a port opens, the gate looks how many there are
         if reactor is None:
             from twisted.internet import reactor

@@ -4,12 +4,15 @@ import ctypes
 import gc
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import weakref
 from contextlib import ExitStack
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import trustme
@@ -1058,6 +1061,29 @@ def test_whichOne():
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "twisted_ws.wire.speedups.pure"]
     assert speedups.compiled is (_speedups is not pure) or os.environ.get("TWISTED_WS_SPEEDUPS") == "0"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ((), "pure Python: there was no C compiler when it was installed"),
+        (("_speedups.cpython-30-other.so",), "pure Python: it was compiled for another Python"),
+        ((f"_speedups{sysconfig.get_config_var('EXT_SUFFIX')}",), "pure Python: the compiled part does not load ("),
+        (None, "pure Python: the environment has TWISTED_WS_SPEEDUPS=0"),
+    ],
+)
+def test_whyNotCompiled(tmp_path, files, said):
+    """Where the compiled part is missing, the reason is known: no compiler, another Python, a damaged file, the environment."""
+    package = tmp_path / "twisted_ws"
+    source = Path(speedups.__file__).parents[2]
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for each in files or ():
+        (package / "wire" / "speedups" / each).write_bytes(b"no library")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), **({"TWISTED_WS_SPEEDUPS": "0"} if files is None else {})}
+    script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from twisted_ws.wire.speedups import which; print(which())"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(said)
+    assert done.stdout.count("\n") == 1
 
 
 @pytest.mark.parametrize(

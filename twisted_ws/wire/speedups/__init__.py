@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from glob import glob
 from typing import Any
 
 from OpenSSL import SSL
@@ -32,6 +33,7 @@ __all__ = [
     "tlsHandle",
     "tlsReadSome",
     "tlsWriteSome",
+    "which",
 ]
 
 compiled = tlsCompiled = False
@@ -59,11 +61,24 @@ def _allow(context: SSL.Context, most: int) -> None:
     _openssl.lib.SSL_CTX_set_info_callback(context._context, _counter)
 
 
+# Why the compiled part is not in use.
+_why = "the environment has TWISTED_WS_SPEEDUPS=0"
+
+
+def _missing(error: ImportError) -> str:
+    """Return why the compiled part cannot be imported."""
+    if not glob(os.path.join(os.path.dirname(__file__), "_speedups*.so")):
+        return "there was no C compiler when it was installed"
+    if isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error):
+        return "it was compiled for another Python"
+    return f"the compiled part does not load ({error})"
+
+
 if os.environ.get("TWISTED_WS_SPEEDUPS") != "0":
     try:
         from twisted_ws.wire.speedups import _speedups
-    except ImportError:
-        pass
+    except ImportError as error:
+        _why = _missing(error)
     else:
         compiled = True
         Sender, sendMany = _speedups.Sender, _speedups.sendMany
@@ -104,13 +119,23 @@ NEVER = Sender()
 _said = False
 
 
-def sayWhich() -> None:
-    """Say in the log, once in a process, that the compiled part is missing."""
+def which() -> str:
+    """Return "compiled", or "pure Python" with the reason, in a few words for people."""
+    if not compiled:
+        return f"pure Python: {_why}"
+    return "compiled" if tlsCompiled else "compiled, but for TLS: pyOpenSSL or cryptography is too new"
+
+
+def sayWhich(version: str = "") -> None:
+    """Say in the log, once in a process, that the compiled part is missing, and why; with a version, that it is there, too."""
     global _said
-    if not compiled and not _said:
-        _said = True
+    if _said or (compiled and not version):
+        return
+    _said = True
+    version = f"twisted_ws {version}".rstrip()
+    if compiled:
+        Logger().info("{version}, {how}", version=version, how=which(), event="speedups.used")
+    else:
         Logger().info(
-            "The compiled part of twisted_ws is not in use: everything works in Python, at about half the speed. It is built if "
-            "there is a C compiler at installation.",
-            event="speedups.missing",
+            "{version}, {how}. Everything works, at about half the speed.", version=version, how=which(), event="speedups.missing"
         )
