@@ -38,7 +38,7 @@ quick: $(VENV)/.test
 	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART)) -m "not exhaustive" --hypothesis-profile=quick
 
 test: $(VENV)/.test
-	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish slapd postgresql
+	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish slapd postgresql caddy
 	$(call HALVES,$(BIN)/python)
 
 # Which lines and branches the tests reach: they take half as long again.

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import site
 import subprocess
 import sys
 import sysconfig
-import venv
+import tarfile
+import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+from tests.environments import install, makeEnvironment
 
 ROOT = Path(__file__).parents[1]
 STATIC = (
@@ -21,41 +24,46 @@ STATIC = (
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of this checkout, in which twistd has been run."""
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the source distribution from a copy of this checkout, in which twistd has been run."""
     place = tmp_path_factory.mktemp("dist")
     source = place / "source"
     left = (".git", ".venv*", ".*_cache", ".hypothesis", ".coverage*", "__pycache__", "*.so", "build", "dist", "_build")
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*left))
     (source / "twisted/plugins/dropin.cache").write_bytes(b"stale")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return _build("--sdist", source, place)
+
+
+@pytest.fixture(scope="module")
+def unpacked(sdist: Path) -> Path:
+    """The directory that the source distribution is unpacked to."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(sdist.parent / "unpacked", filter="data")
+    (found,) = (sdist.parent / "unpacked").iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from the source distribution, as ``python -m build`` and pip do."""
+    return _build("--wheel", unpacked, tmp_path_factory.mktemp("wheel"))
+
+
+def _build(what: str, source: Path, place: Path, **more: str) -> Path:
+    """Build a distribution, with more in the environment, and return its file."""
+    command = [sys.executable, "-m", "build", what, "--no-isolation", "--outdir", str(place), str(source)]
+    done = subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = place.glob("*.whl")
+    (built,) = place.glob("*.tar.gz" if what == "--sdist" else "*.whl")
     return built
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the bin directory of a new environment that has the wheel and what it needs, and not this checkout."""
-    place = tmp_path_factory.mktemp("venv")
-    venv.create(place, symlinks=True)
-    target = Path(
-        subprocess.run(
-            [place / "bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    )
-    for folder in filter(os.path.isdir, site.getsitepackages()):  # Debian's Python names one that need not be there
-        for each in Path(folder).iterdir():
-            # All but this package: an editable install is a .pth file, with an import hook or without, and its metadata.
-            if each.suffix != ".pth" and "twisted_ws" not in each.name and not (target / each.name).exists():
-                (target / each.name).symlink_to(each)
-    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin/python"), "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
-    return place / "bin"
+    environment = makeEnvironment(tmp_path_factory.mktemp("venv"))
+    install(environment, wheel)
+    return environment
 
 
 def _run(installed: Path, program: str, *arguments: str) -> str:
@@ -64,6 +72,49 @@ def _run(installed: Path, program: str, *arguments: str) -> str:
     done = subprocess.run(command, cwd="/", env=kept, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_sdist(sdist: Path) -> None:
+    """The source distribution has what the wheel is built from, the tests and the documentation, and nothing that was built."""
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "hatch_build.py", "LICENSE", "twisted_ws/wire/speedups/_speedups.c", "docs/index.md"} <= names
+    assert {"tests/conftest.py", "twisted_ws/outbox/table.sql", "contrib/container/Containerfile"} <= names
+    assert [name for name in names if name.endswith((".so", ".pyc", ".whl")) or "dropin" in name or ".venv" in name] == []
+
+
+def test_withAndWithoutCompiler(wheel: Path, unpacked: Path, tmp_path: Path) -> None:
+    """With a compiler, the wheel is for this Python and machine; without one, for all, and it works and says so."""
+    assert re.search(r"-cp3\d+-cp3\d+-linux_\w+\.whl$", wheel.name)
+    pure = _build("--wheel", unpacked, tmp_path, CC="/nonexistent")
+    assert pure.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(pure) as archive:
+        assert [name for name in archive.namelist() if name.endswith(".so")] == []
+    environment = makeEnvironment(tmp_path / "venv")
+    install(environment, pure)
+    code = "from twisted_ws.wire import speedups; from twisted_ws.testing import serve; print(speedups.compiled)"
+    assert _run(environment, "python", "-c", code) == "False\n"
+
+
+def test_cibuildwheel() -> None:
+    """The wheels that a release has are those of each Python that is tested, for glibc and musl."""
+    command = [
+        sys.executable,
+        "-m",
+        "cibuildwheel",
+        "--print-build-identifiers",
+        "--platform",
+        "linux",
+        "--archs",
+        "x86_64,aarch64",
+        ".",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    versions = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    pythons = [f"cp{version[1].replace('.', '')}" for each in versions if (version := re.fullmatch(r".* :: (3\.\d+)", each))]
+    kinds = [f"{libc}_{machine}" for libc in ("manylinux", "musllinux") for machine in ("x86_64", "aarch64")]
+    assert sorted(done.stdout.split()) == sorted(f"{python}-{kind}" for python in pythons for kind in kinds)
 
 
 def test_theWheelHasWhatItNeedsAndNothingElse(wheel: Path) -> None:

@@ -51,11 +51,12 @@ def test_behind(name: str, tmp_path: Path) -> None:
         running(tmp_path, *mounts, "--trusted-proxy", "127.0.0.1") as server,
         fromPage(name, _configuration(name), tmp_path, server.port("ws")) as port,
     ):
-        _checkWebSocket(port)
-        _checkEvents(port, server)
+        checkWebSocket(port)
+        checkEvents(port, server)
 
 
-def _checkWebSocket(port: int) -> None:
+def checkWebSocket(port: int) -> None:
+    """Check that a page of the proxy's host connects, and that the service knows who came, and how."""
     # A client of an address that is no proxy's: what it says of itself counts for nothing.
     lies = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "http"}
     sock = socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=("127.0.0.2", 0))
@@ -68,7 +69,8 @@ def _checkWebSocket(port: int) -> None:
             assert client.recv(PATIENCE) == message
 
 
-def _checkEvents(port: int, server: Running) -> None:
+def checkEvents(port: int, server: Running) -> None:
+    """Check that events come one by one."""
     address = ("--connect-to", f"chat.example:443:127.0.0.1:{port}", "https://chat.example/channels/news")
     command = [
         "curl",

@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from tests.environments import install, makeEnvironment
+
 HERE = Path(__file__).parent.parent.parent / "publisher"
 
 
@@ -29,6 +31,19 @@ def test_wheel(tmp_path):
         [sys.executable, "-I", "-S", "-c", program, str(tmp_path / "there")], check=True, capture_output=True, text=True
     )
     assert done.stdout == f"{tmp_path / 'there' / 'twisted_ws_publisher' / '__init__.py'} <Publisher h>\n"
+
+
+def test_alone(tmp_path):
+    """Built as ``python -m build`` does, by way of the source distribution, it is all that an environment needs to have."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(HERE)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert len([*tmp_path.glob("*.tar.gz")]) == 1
+    (wheel,) = tmp_path.glob("*.whl")
+    environment = makeEnvironment(tmp_path / "venv", isBare=True)
+    install(environment, wheel)
+    program = "import sys, twisted_ws_publisher as it; print(it.Publisher('http://h'), 'twisted' in sys.modules)"
+    done = subprocess.run([environment / "python", "-I", "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == "<Publisher h> False\n"
 
 
 def test_grammar():
