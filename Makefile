@@ -15,7 +15,7 @@ run: $(VENV)/.run
 # The tests in two halves. Those that start processes, browsers or builds mostly wait, so they get more workers than cores; the rest
 # keep a core busy each, while the others wait. tests/conftest.py puts the longest first, and keeps together those that share what
 # they start.
-APART := tests/browser tests/live $(addprefix tests/,test_docs.py test_packaging.py web/api/test_openapi.py) \
+APART := tests/browser tests/live $(addprefix tests/,metrics/test_promtool.py test_docs.py test_packaging.py web/api/test_openapi.py) \
 	$(addprefix tests/outbox/test_,howto.py live.py) \
 	$(addprefix tests/daemon/,test_live.py test_logs_live.py test_handover_live.py test_workers_live.py test_workers_life.py workers/test_trial.py) \
 	$(addprefix tests/client/test_,others.py programs.py publishing.py sync.py) \
@@ -38,7 +38,7 @@ quick: $(VENV)/.test
 	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART)) -m "not exhaustive" --hypothesis-profile=quick
 
 test: $(VENV)/.test
-	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish slapd postgresql caddy
+	@tools/need chromium curl firefox-esr nodejs npm nginx haproxy varnish slapd promtool postgresql caddy
 	$(call HALVES,$(BIN)/python)
 
 # Which lines and branches the tests reach: they take half as long again.

@@ -17,6 +17,7 @@ from twisted_ws.closecodes import CHANNELS, CLOSES, Again, Close
 from twisted_ws.daemon.settings import KEYS
 from twisted_ws.limits import Limits
 from twisted_ws.logevents import EVENTS
+from twisted_ws.metrics.declared import METRICS
 from twisted_ws.records import FIELDS, Record
 
 # These are not settings of the file, so `KEYS` does not have them.
@@ -133,6 +134,15 @@ def logEvents() -> str:
     return "\n".join(lines)
 
 
+def metrics() -> str:
+    """Return the table of the metrics, from `METRICS`."""
+    lines = [_row("name", "type", "labels", "what it says"), _row(*["---"] * 4)]
+    for each in METRICS:
+        labels = ", ".join(f"`{label}`" for label in each.labels) or "—"
+        lines.append(_row(f"`{each.fullName}`", each.kind.value, labels, each.help))
+    return "\n".join(lines)
+
+
 TABLES = {
     "log-events": logEvents,
     "log-fields": logFields,
@@ -142,6 +152,7 @@ TABLES = {
     "closes": closes,
     "reported-closes": reported,
     "channel-closes": channelCloses,
+    "metrics": metrics,
 }
 
 

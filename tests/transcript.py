@@ -48,7 +48,7 @@ _COMMANDS = rf"(?! (?:{'|'.join(COMMANDS)})\b)"
 _SERVER = re.compile(rf"^(?:\w+=\S+ )*(?:twistd|twisted-ws{_COMMANDS}|python embed\.py)\b(?!.*--(?:help|version))")
 _APPLICATION = re.compile(r"^(?:flask|uvicorn|python manage\.py runserver) ")
 _CLIENT = re.compile(r'^(?:\w+=\S+ )*(?:websockets "?ws|curl -N )')
-_PORTS = re.compile(r"\b(8000|8080|8081|8443|8444)\b")
+_PORTS = re.compile(r"\b(8000|8080|8081|8443|8444|9181)\b")
 # One of our commands, without anything that is the shell's.
 _SIMPLE = re.compile(r"^(?:twistd|twisted-ws) [^|&;<>()$`*?!#~{}\[\\]*$")
 _FILE = re.compile(r"^(?:#|<!--) (?P<name>(?:\w+/)?[\w.-]+\.(?:py|tac|toml|html))(?: -->)?$", re.MULTILINE)
@@ -170,7 +170,7 @@ class Reader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.ports = {port: str(freePort()) for port in ("8000", "8080", "8081", "8443", "8444")}
+        self.ports = {port: str(freePort()) for port in ("8000", "8080", "8081", "8443", "8444", "9181")}
         self.server: Running | None = None
         self.application: Running | None = None
         self.clients: list[Running] = []

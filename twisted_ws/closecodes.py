@@ -129,6 +129,15 @@ CHANNELS = (
     Close(NOT_RECOVERED, "`not recovered`", "the history no longer has `after` (raw only)", Again.NO, "yes, without `after`"),
 )
 
+# The codes that have a name of their own where connections are counted.
+_NAMES = {int(each.code): str(int(each.code)) for each in (*CLOSES, *CHANNELS)}
+
+
+def codeName(code: int) -> str:
+    """Return a close code as it is counted: "other" for one of a service's own, because any peer can send any of these."""
+    return _NAMES.get(code, "other")
+
+
 SENDABLE = frozenset(each.code for each in CLOSES if each.isSent)
 DONE = frozenset(each.code for each in CLOSES if each.isDone)
 RETRIED = frozenset(each.code for each in CLOSES if each.again is not Again.NO)

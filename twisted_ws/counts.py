@@ -127,20 +127,60 @@ class Counts:
         delivery: seconds from a publication to the moment when everybody here that keeps up has it.
         recipients: how many took a publication.
         streams, polls: event streams that are open, and polls that wait.
+        opened: connections, by transport and service.
+        closed: the same, by transport, close code and who has ended it.
+        turnedAway: connections and handshakes that were refused, by reason.
+        handshake: seconds from the head of a handshake to its 101.
+        authentications: how it was found out who makes a request, by authenticator and result.
+        authentication: the seconds of those that had to ask somebody, by authenticator.
+        expired: connections that were ended because their credentials had, by transport.
+        renewed: credentials that were replaced over an open connection.
+        dropped: messages that a slow subscriber did not get, by policy and namespace.
+        slow: connections that were ended because they were too slow, by transport.
+        wait: seconds that the oldest message of a slow subscriber has waited, as samples.
+        resumes: subscriptions that came back, by result and transport.
+        resumed: messages that these were sent from the history.
+        handling: the seconds of handlers that have to wait for something, by service and event.
+        handlerErrors: handlers that have raised, by service and event.
+        running: handlers that wait for something now.
+        requests: those over HTTP, by site, operation and class of status.
+        request: their seconds, by operation.
+        calls: those of publishers, by the name of the key and operation.
+        refills: how often a channel's messages had to be asked for again, because some had not come or the engine was away.
     """
 
     __slots__ = (
+        "authentication",
+        "authentications",
+        "calls",
+        "closed",
         "deliveredBytes",
         "deliveries",
         "delivery",
+        "dropped",
+        "expired",
+        "handlerErrors",
+        "handling",
+        "handshake",
+        "opened",
         "polls",
         "publishErrors",
         "published",
         "received",
         "receivedBytes",
         "recipients",
+        "refills",
+        "renewed",
+        "request",
+        "requests",
+        "resumed",
+        "resumes",
+        "running",
         "sent",
+        "slow",
         "streams",
+        "turnedAway",
+        "wait",
     )
 
     def __init__(self) -> None:
@@ -151,3 +191,21 @@ class Counts:
         self.delivery = Buckets()
         self.recipients = Buckets(RECIPIENTS)
         self.streams = self.polls = 0
+        self.opened = Table(2)
+        self.closed = Table(3)
+        self.turnedAway = Table(1)
+        self.handshake = Buckets()
+        self.authentications = Table(2)
+        self.authentication = BucketTable(1)
+        self.expired = Table(1)
+        self.renewed = 0
+        self.dropped = Table(2)
+        self.slow = Table(1)
+        self.wait = Buckets()
+        self.resumes = Table(2)
+        self.resumed = self.refills = self.running = 0
+        self.handling = BucketTable(2)
+        self.handlerErrors = Table(2)
+        self.requests = Table(3)
+        self.request = BucketTable(1)
+        self.calls = Table(2)

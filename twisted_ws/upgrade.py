@@ -65,11 +65,14 @@ class Reject(Exception):
         status: the HTTP status, 400 to 599 (or 300-399 with a Location header).
         body: the text of the response, UTF-8; it goes to the peer as it is.
         headers: more response headers, checked.
+        counted: the reason under which the refusal is counted; "": what the status says.
 
     Raises:
         ValueError: the status is out of range, or a header cannot be written.
         TypeError: the status is not an int, or the body not a str.
     """
+
+    counted = ""
 
     def __init__(self, status: int = 403, body: str = "", headers: Mapping[str, str] | None = None) -> None:
         if not isinstance(status, int) or isinstance(status, bool):

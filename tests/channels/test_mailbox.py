@@ -312,7 +312,7 @@ def test_stepsOfTheCap(policy):
         mailbox.addNotice(b"f", 0)
     for number in range(10, 13):
         mailbox.add(message(number, key=str(number)), 0)
-    assert max(steps(lambda number=number: mailbox.add(message(number, key=str(number)), 0)) for number in range(13, 100)) < 50
+    assert max(steps(lambda number=number: mailbox.add(message(number, key=str(number)), 0)) for number in range(13, 100)) < 60
     assert mailbox.size == MANY * (NOTICE_CHARGE + 1) + 2 * size
 
 

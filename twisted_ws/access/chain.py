@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.refusals import EXPIRED, INVALID, MISSING, REVOKED, AccessRefused, forbidden, unauthorized
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.tokens.claims import ChannelGrants
+from twisted_ws.counts import Counts
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.identity import GUEST, Identity
@@ -39,6 +41,8 @@ class Chain:
         revocations: what is not accepted any more.
         unixTime: the wall clock.
         mayLog: says whether one more line of a kind may be written (see `twisted_ws.logs.Throttle.allows`).
+        counts: where their answers are counted; None: nowhere that anybody sees.
+        seconds: the clock by which these are timed.
 
     Attributes:
         takesMessage: whether a client may say who it is in its first message.
@@ -48,7 +52,8 @@ class Chain:
     """
 
     __slots__ = (
-        *("_askers", "_authenticators", "_granting", "_mayLog", "_revocations", "_scheme", "_unclaimed", "_unixTime"),
+        *("_askers", "_authenticators", "_counts", "_granting", "_mayLog", "_revocations", "_scheme", "_seconds"),
+        *("_unclaimed", "_unixTime"),
         "takesMessage",
     )
 
@@ -58,7 +63,11 @@ class Chain:
         revocations: Revocations,
         unixTime: Callable[[], float],
         mayLog: Callable[[str], int],
+        counts: Counts | None = None,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._counts = counts or Counts()
+        self._seconds = seconds
         self._authenticators = tuple(authenticators)
         self._revocations = revocations
         self._unixTime = unixTime
@@ -103,7 +112,12 @@ class Chain:
                 if pending is None:
                     answer = authenticator.identify(request)
                     pending = asDeferred(answer)
-                found = answer if pending is None else await pending
+                begun = self._seconds()
+                try:
+                    found = answer if pending is None else await pending
+                finally:
+                    if pending is not None:
+                        self._counts.authentication.of(name).add(self._seconds() - begun)
             except BaseException as error:
                 if isinstance(error, (CancelledError, asyncio.CancelledError, GeneratorExit)):
                     raise
@@ -126,9 +140,11 @@ class Chain:
         if not whys and (request.bearer is not None or "authorization" in request.headers):
             whys = ["no authenticator reads such credentials"]
         if whys:
+            self._counts.authentications.add("", INVALID)
             raise unauthorized(INVALID, "No authenticator accepts these credentials.", detail="; ".join(whys))
 
     def _nobody(self) -> AccessRefused:
+        self._counts.authentications.add("", MISSING)
         return unauthorized(MISSING, "This needs credentials.", self._scheme)
 
     def _checked(self, found: Any, name: str) -> Identity:
@@ -136,7 +152,12 @@ class Chain:
             what = type(found).__name__
             raise self._refusal(Failure(TypeError(f"an authenticator returns an Identity or None, not {what}")), name)
         identity = found if found.by else replace(found, by=name)
-        requireValid(identity, self._revocations, self._unixTime())
+        try:
+            requireValid(identity, self._revocations, self._unixTime())
+        except AccessRefused as refused:
+            self._counts.authentications.add(name, refused.reason)
+            raise
+        self._counts.authentications.add(name, "ok")
         return identity
 
     @property
@@ -179,6 +200,7 @@ class Chain:
 
     def _refusal(self, failure: Failure, name: str) -> Reject:
         error = failure.value
+        self._counts.authentications.add(name, _resultOf(error))
         if isinstance(error, AccessRefused) and not error.detail.startswith(f"by {name}"):
             error.detail = f"by {name}{f': {error.detail}' if error.detail else ''}"
         if isinstance(error, Reject):
@@ -192,6 +214,15 @@ class Chain:
                 suppressed=turn - 1,
             )
         return Reject(500, "Internal server error.")
+
+
+def _resultOf(error: BaseException | None) -> str:
+    """Return what an authenticator has said, as it is counted."""
+    if isinstance(error, AccessRefused) and error.reason:
+        return error.reason
+    if isinstance(error, Reject):
+        return "unavailable" if error.status >= 500 else "refused"
+    return "failed"
 
 
 def requireValid(identity: Identity, revocations: Revocations, now: float) -> None:

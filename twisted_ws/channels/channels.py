@@ -33,6 +33,7 @@ from twisted_ws.channels.presence import AnswerBudget, Presence
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.subscribers.buffered import BufferedSubscriber
 from twisted_ws.channels.subscribers.formats import LARGE, Format
+from twisted_ws.channels.subscribers.mailbox import Policy
 from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.counts import SERVICE
@@ -80,6 +81,7 @@ class Channels:
         visitors: the subscribers over HTTP.
         room: bytes that may wait in a caller's outbox, one more message included.
         subscriptions: how many there are, to all channels and patterns together.
+        behind: the subscribers for which messages wait.
         limits, wheel, backlog, turns, fanOuts, counts: the runtime's.
         seconds: the wheel's clock.
         unixTime: the wall clock.
@@ -99,6 +101,7 @@ class Channels:
         self.unixTime = runtime.unixTime
         self.counts = runtime.counts
         self.subscriptions = 0
+        self.behind: dict[BufferedSubscriber, None] = {}
         self._clock: Callable[[], float] = runtime.reactor.seconds
         self.room = min(ROOM, self.limits.maxSendBuffer // 2)
         self.visitors = Roster()
@@ -317,11 +320,18 @@ class Channels:
         return answer.addCallbacks(self._count, self._countRefusal, callbackArgs=(begun, source))
 
     def _count(self, published: Published, begun: float, source: str) -> Published:
-        counts, options = self.counts, self.options
+        counts = self.counts
         counts.delivery.add(self._clock() - begun)
         counts.recipients.add(published.recipients)
-        counts.published.add(source, "" if options is None else options.namespace(published.channel))
+        counts.published.add(source, self._namespace(published.channel))
         return published
+
+    def dropped(self, publication: Publication, policy: Policy) -> None:
+        """Count a message that a subscriber does not get, because it is too slow."""
+        self.counts.dropped.add(policy.value, self._namespace(publication.channel))
+
+    def _namespace(self, channel: str) -> str:
+        return "" if self.options is None else self.options.namespace(channel)
 
     def _countRefusal(self, failure: Failure) -> Failure:
         if isinstance(failure.value, ChannelError):
@@ -477,6 +487,8 @@ class Channels:
         if history is None:
             return self._join(subscriber, Start(channel, now, False, 0), [], who)
         start = Start(channel, history.position, history.recovered, len(history.publications))
+        if after is not None and last is None:
+            self._countResume(subscriber, start)
         return self._join(subscriber, start, history.publications, who)
 
     async def _joinLater(self, feed: Feed, joining: Joining, after: Position | None, last: int | None) -> Start:
@@ -511,7 +523,15 @@ class Channels:
         if history is None:
             return self._join(subscriber, Start(channel, None, False, 0), [], who)
         past = history.publications
-        return self._join(subscriber, Start(channel, history.position, history.recovered, len(past)), past, who)
+        start = Start(channel, history.position, history.recovered, len(past))
+        if after is not None and last is None:
+            self._countResume(subscriber, start)
+        return self._join(subscriber, start, past, who)
+
+    def _countResume(self, subscriber: Subscriber, start: Start) -> None:
+        if subscriber.transport:
+            self.counts.resumes.add("recovered" if start.recovered else "lost", subscriber.transport)
+            self.counts.resumed += start.missed
 
     async def _pastOf(self, feed: Feed, joining: Joining, after: Position | None, last: int | None) -> History | None:
         """Return what precedes what is held for a subscription; None for a pattern."""

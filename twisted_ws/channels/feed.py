@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from twisted_ws.counts import Counts
 from twisted_ws.engines.contract import Engine, History, MaybeDeferred
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Position, Publication
@@ -31,6 +32,8 @@ LEAST = 100
 
 class FeedOwner(Protocol):
     """What a feed asks of `Channels`."""
+
+    counts: Counts
 
     def passOn(self, publication: Publication, heard: bool = False, /) -> MaybeDeferred[int]:
         """Send a publication to the subscribers that are here; if it was `heard`, not to those that have a pattern."""
@@ -364,6 +367,7 @@ class Feed:
         """Pass on what follows the last publication, one page of it."""
         if self.last is None:
             return
+        self._owner.counts.refills += 1
         answer = self._engine.since(self.channel, self.last, self._most)
         history = await answer if isinstance(answer, Deferred) else answer
         if self._state is not _FILLING:

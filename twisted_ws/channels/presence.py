@@ -173,6 +173,9 @@ class Presence:
         self._entered: dict[tuple[str, Subscriber], tuple[str, bytes]] = {}
         self._watchers: dict[str, _Watchers] = {}
 
+    def __len__(self) -> int:
+        return len(self._entered)
+
     def entered(self) -> list[tuple[str, str, str, bytes]]:
         """Return channel, connection id, user and info of all that are here (see `Node.presence`)."""
         return [

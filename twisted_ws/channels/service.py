@@ -307,6 +307,7 @@ class ChannelService(WebSocketService):
 
     def _failed(self, failure: Failure, hook: str) -> None:
         name = type(self).__name__
+        self.server.counts.handlerErrors.add(name, hook)
         if turn := self.server.mayLog(f"{name}.{hook} raised {type(failure.value).__name__}"):
             _log.failure(
                 "{service}.{handler} raised", failure, service=name, handler=hook, event="hook.failed", suppressed=turn - 1

@@ -122,6 +122,9 @@ class ProcessDaemon(Daemon):
             self._rotate()
         super().reopen()
 
+    def _linesLost(self) -> int | None:
+        return self.log.lost if self.log.isUsed else None
+
     def _isLogged(self) -> bool:
         return self.log.isUsed
 

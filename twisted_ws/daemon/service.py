@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Generator, Iterable
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.cred.checkers import FilePasswordDB
@@ -30,17 +30,24 @@ from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.exposure import warnIfExposed
 from twisted_ws.inspection.answers import answerInspection
+from twisted_ws.metrics.declared import Source
 from twisted_ws.metrics.now import answerNow
+from twisted_ws.metrics.process import look
+from twisted_ws.metrics.pulse import Pulse
 from twisted_ws.records import RecentRecords
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.web.admin.resource import AdminResource
 from twisted_ws.web.api.broadcast import broadcastSite
+from twisted_ws.web.api.metrics import metricsSite
 from twisted_ws.web.pages import PagesResource, pagesSite
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
 from twisted_ws.wire.tls.certificates import readPassword
 from twisted_ws.wire.tls.server import ServerTLS, TLSSettings
 from twisted_ws.wire.tls.transport import peerCertificate
+
+if TYPE_CHECKING:
+    from twisted_ws.metrics.scrape import Scrape
 
 
 class Daemon(MultiService):
@@ -65,6 +72,7 @@ class Daemon(MultiService):
     _log = Logger()
     # Whether the log is told when the certificate expires soon.
     _watchesExpiry = True
+    _metricsListener: Listener | None = None
 
     def __init__(self, settings: Settings, reactor: Any = None, again: Callable[[], Settings] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -86,6 +94,7 @@ class Daemon(MultiService):
         self._credentials = self._makeCredentials()
         self._audit = self._makeAudit()
         self._tls = self._makeTLS()
+        self._scrape = self._makeScrape()
         self._pages: PagesResource | None = None
         self.broadcastURL = ""
         self._broadcastListeners = self._makeBroadcastListeners()
@@ -97,6 +106,7 @@ class Daemon(MultiService):
         self.outbox = self._makeOutbox()
         if self.outbox is not None:
             self.outbox.setServiceParent(self)
+        Pulse(self.server).setServiceParent(self)  # type: ignore[no-untyped-call]
         if self._tls is not None and self._watchesExpiry:
             ExpiryWatch(self._tls, reactor).setServiceParent(self)  # type: ignore[no-untyped-call]
 
@@ -252,7 +262,7 @@ class Daemon(MultiService):
     def _makeBroadcastListeners(self) -> list[Listener]:
         settings = self.settings
         admin = AdminResource(self.server, self._credentials, self._audit) if settings.admin else None
-        factory = broadcastSite(self.server, self._credentials, self._audit, admin)
+        factory = broadcastSite(self.server, self._credentials, self._audit, admin, self._scrape)
         listeners = []
         for option, where in (("broadcast-port", settings.broadcastPort), ("broadcast-tls-port", settings.broadcastTlsPort)):
             if where == "off":
@@ -264,7 +274,36 @@ class Daemon(MultiService):
                     "give --api-key-file or --auth, or --broadcast-interface 127.0.0.1."
                 )
             listeners.append(self._listener(place, factory, option == "broadcast-tls-port"))
+        if settings.metricsPort != "off" and self._scrape is not None:
+            # Loopback, unless an endpoint says otherwise: whoever reaches it can read.
+            place = ListenAddress("metrics-port", settings.metricsPort, "127.0.0.1")
+            self._metricsListener = self._listener(place, metricsSite(self.server, self._scrape), False)
+            listeners.append(self._metricsListener)
         return listeners
+
+    def _makeScrape(self) -> Scrape | None:
+        """Return what looks at all metrics, for ``/metrics``; None if this process has none."""
+        # A worker does not need prometheus_client, which takes a tenth of a second and some megabytes.
+        from twisted_ws.metrics.collector import Collector
+        from twisted_ws.metrics.scrape import Scrape
+
+        return Scrape(Collector(self.server, self.source))
+
+    def source(self) -> Source:
+        """Return what metrics are read from, as it is now."""
+        tls = self._tls
+        return Source(
+            self.server,
+            look(),
+            audit=None if self._audit is None else self._audit.lost,
+            logs=self._linesLost(),
+            certificate=None if tls is None else tls.expires,
+            handshakes=None if tls is None else tls.handshakes,
+        )
+
+    def _linesLost(self) -> int | None:
+        """Return how many lines of the log are lost; None if another program writes it."""
+        return None
 
     def _listener(self, place: ListenAddress, factory: IProtocolFactory, secure: bool) -> Listener:
         if secure:
@@ -305,6 +344,9 @@ class Daemon(MultiService):
             )
             return
         url = listener.url("https" if listener.secure else "http")
+        if listener is self._metricsListener:
+            self._log.info("Metrics on {url}{how}", url=f"{url}/metrics" if url.startswith("http") else url, how=how)
+            return
         if url.startswith("http"):  # not a Unix socket
             url += "/broadcaster/broadcast"
             self.broadcastURL = self.broadcastURL or url

@@ -64,6 +64,7 @@ class Settings:
     broadcastPort: str = "8081"
     broadcastTlsPort: str = "off"
     broadcastInterface: str = "127.0.0.1"
+    metricsPort: str = "off"
     services: tuple[Mount, ...] = (
         Mount("/ws", "demo"),
         Mount("/channels/{channel}", "channels"),
@@ -258,6 +259,9 @@ KEYS = (
     Key("broadcast-port", "broadcastPort", _port, "the HTTP broadcast site: a port, an endpoint string, or off", "8081"),
     Key("broadcast-tls-port", "broadcastTlsPort", _port, "like --broadcast-port, with TLS", "off"),
     Key("broadcast-interface", "broadcastInterface", _text, "address of the broadcast ports", "127.0.0.1"),
+    Key(
+        "metrics-port", "metricsPort", _port, "/metrics alone, on loopback and without a key: a port such as 9181, or off", "off"
+    ),
     Key("certificate", "certificate", _text, "PEM file with the certificate"),
     Key("private-key", "privateKey", _text, "PEM file with the private key of --certificate"),
     Key("chain", "chain", _text, "PEM file with the certificates of the issuers of --certificate"),

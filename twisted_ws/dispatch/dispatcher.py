@@ -441,15 +441,26 @@ class Dispatcher:
         if kind is bytes:
             self._connection.reply(BINARY, result)
             return True
+        runtime = self._runtime
+        begun = runtime.turns.seconds()  # a coroutine begins to run now
         pending = asDeferred(result)
         if pending is None:
             return self._reply(result, event, streamId)
+        runtime.counts.running += 1
+        pending.addBoth(self._counted, event, begun)
         pending.addCallback(self._reply, event, streamId)
         pending.addErrback(self._raised, event)
         if pending.called and not pending.paused:
             return bool(pending.result)
         pending.addCallback(lambda done: self._finished() if done else None)
         return False
+
+    def _counted(self, result: Any, event: str, begun: float) -> Any:
+        """Count a handler that had to wait for something."""
+        counts = self._runtime.counts
+        counts.running -= 1
+        counts.handling.of(type(self._service).__name__, event).add(self._runtime.turns.seconds() - begun)
+        return result
 
     def _callAtOnce(
         self, event: str, handler: Callable[..., Any], *arguments: Any, then: Callable[[], None] | None = None
@@ -527,6 +538,7 @@ class Dispatcher:
 
     def _logFailure(self, failure: Failure, event: str) -> None:
         name = type(self._service).__name__
+        self._runtime.counts.handlerErrors.add(name, event)
         if turn := self._connection.mayLog(f"{name}.{event} raised {type(failure.value).__name__}"):
             _log.failure(
                 "{service}.{handler} raised",

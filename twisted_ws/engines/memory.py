@@ -271,6 +271,7 @@ class MemoryEngine:
         self.isSlow = False
         self.epoch = epoch or secrets.token_hex(5)
         self.bytes = 0  # charged for what all channels keep
+        self.messages = 0  # that all channels keep
         self._node: Node | None = None  # while it is started
         self._limits = limits
         self._usual = HistoryLimits(limits.historyMessages, limits.historyAge, limits.historyBytes)
@@ -298,6 +299,11 @@ class MemoryEngine:
 
     def __contains__(self, channel: object) -> bool:
         return channel in self._logs
+
+    @property
+    def keys(self) -> int:
+        """How many idempotency keys are kept."""
+        return len(self._receipts)
 
     def start(self, node: Node) -> None:
         """Begin to work for a server (see `Engine`)."""
@@ -554,6 +560,7 @@ class MemoryEngine:
             log.entries.append(publication)
             log.bytes += _charge(publication)
             self.bytes += _charge(publication)
+            self.messages += 1
         self._expire(log, now)
         if len(log.entries) > limits.messages or log.bytes > limits.bytes or self.bytes > self._limits.historyTotal:
             self._trim(log)
@@ -569,6 +576,7 @@ class MemoryEngine:
         for log in self._logs.values():
             self._wheel.drop(log)
         self._logs, self._names, self.bytes, self._floor = {}, SortedNames(), 0, 0
+        self.messages = 0
         self.epoch = secrets.token_hex(5)
         for each in (self._receipts, self._claims, self._revocations):
             each.clear()
@@ -668,6 +676,7 @@ class MemoryEngine:
         log.entries.append(publication)
         log.bytes += size
         self.bytes += size
+        self.messages += 1
         if len(log.entries) > limits.messages or log.bytes > limits.bytes or self.bytes > self._limits.historyTotal:
             self._trim(log)
 
@@ -695,6 +704,7 @@ class MemoryEngine:
         del log.entries[:count]
         log.bytes -= size
         self.bytes -= size
+        self.messages -= count
 
 
 def _stopping() -> ChannelError:

@@ -20,6 +20,7 @@ from twisted_ws.caller import Caller
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.closecodes import EXPIRED
+from twisted_ws.counts import Counts
 from twisted_ws.engines.contract import Engine, Revocation
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.identity import Identity
@@ -107,7 +108,8 @@ class Identities:
         if not names:
             raise ConfigurationError(f"{where} must name an authenticator, or guest.")
         chain = [(name, self._authenticators[name]) for name in names]
-        return Chain(chain, self.revocations, self._runtime.unixTime, self.mayLog)
+        runtime = self._runtime
+        return Chain(chain, self.revocations, runtime.unixTime, self.mayLog, runtime.counts, runtime.reactor.seconds)
 
     def claim(self, key: str, until: float) -> bool | Deferred[bool]:
         """Return True once for a key (see `twisted_ws.access.authenticator.Host`)."""
@@ -194,6 +196,7 @@ class Identities:
             raise ChannelError("forbidden", "The token belongs to another user.")
         self._callers.renew(caller, identity)
         self.limitLife(caller)
+        self._runtime.counts.renewed += 1
         return identity
 
     async def identify(self, request: TokenMessage, chain: Chain) -> Identity:
@@ -253,7 +256,7 @@ class Identities:
         life: Lifetime | None = caller.life
         if life is None:
             seconds, unixTime, to = self._runtime.wheel.seconds, self._runtime.unixTime, caller
-            ends = partial(_expire, to), partial(_warn, to), partial(_lapse, to)
+            ends = partial(_expire, to, self._runtime.counts), partial(_warn, to), partial(_lapse, to)
             life = caller.life = Lifetime(caller._connection, seconds, unixTime, *ends)
             if caller.identity is not None:
                 life.set(caller.identity)
@@ -270,7 +273,8 @@ class Identities:
             self.limitLife(caller)
 
 
-def _expire(caller: Caller) -> None:
+def _expire(caller: Caller, counts: Counts) -> None:
+    counts.expired.add("websocket")
     caller.close(EXPIRED, "expired")
 
 

@@ -69,12 +69,14 @@ class Mounted(NamedTuple):
         chain: its authenticators; None: nobody is asked who they are.
         scopes: those of which an identity needs one; none are needed if there are none.
         interceptors: its handlers are called through these.
+        path: as it was mounted.
     """
 
     service: object
     chain: Chain | None = None
     scopes: frozenset[str] = frozenset()
     interceptors: tuple[Interceptor, ...] = ()
+    path: str = ""
 
 
 class WebSocketServer:
@@ -258,7 +260,7 @@ class WebSocketServer:
             if (None if before is None else before.names) != (None if chain is None else chain.names):
                 # Its hooks and rules do not know by which path somebody came.
                 raise ConfigurationError(f"{path}: this service has other authenticators elsewhere: mount one object each.")
-        mounted = Mounted(service, chain, scopes, chained)
+        mounted = Mounted(service, chain, scopes, chained, path)
         self._routes.add(path, mounted)
         if isinstance(service, ChannelService):
             service.interceptors = chained
@@ -507,7 +509,7 @@ class WebSocketServer:
         def attend(connection: WebSocketConnection) -> EventReceiver:
             return FirstMessage(connection, request, self._undecided, admit)
 
-        return Welcome(chosen, (), 0, attend)
+        return Welcome(chosen, (), 0, attend, mounted.path)
 
     async def _admit(self, request: UpgradeRequest, mounted: Mounted, chosen: str | None, token: str) -> Admission:
         """Find out who sent a first message, and ask the service.
@@ -547,11 +549,11 @@ class WebSocketServer:
             Reject: the request is refused; the Deferred fails with the same.
         """
         if self._stopping is not None:
-            raise Reject(503, "The server is stopping.", {"Retry-After": "5"})
+            raise _stopping()
         if match is None:
             raise Reject(404, "Nothing answers this path.")
         request.pathParams, request.pathRest = match.parameters, tuple(match.rest)
-        service, chain, scopes, interceptors = match.value
+        service, chain, scopes, interceptors, _ = match.value
         if interceptors:
             service = _asked(match.value)
         if chain is None:
@@ -599,7 +601,7 @@ class WebSocketServer:
     def _welcome(self, answer: Upgrade, request: UpgradeRequest, mounted: Mounted) -> Welcome:
         service, headers = answer
         if self._stopping is not None:
-            raise Reject(503, "The server is stopping.", {"Retry-After": "5"})
+            raise _stopping()
         _setServer(service, self)
         if service is not mounted.service:
             self.channelRules.adopt(service, mounted.chain, mounted.interceptors)
@@ -624,7 +626,14 @@ class WebSocketServer:
                 self.identities.attend(caller, connection)
             return Dispatcher(service, handlers, caller, connection, runtime, self._callers, self._leaving)
 
-        return Welcome(chosen, headers, handlers.idleTimeout, attend)
+        return Welcome(chosen, headers, handlers.idleTimeout, attend, mounted.path)
+
+
+def _stopping() -> Reject:
+    """Return what whoever comes to a server that stops is told."""
+    reject = Reject(503, "The server is stopping.", {"Retry-After": "5"})
+    reject.counted = "draining"
+    return reject
 
     # Hand-over: what `twisted_ws.server.handover` asks.
 

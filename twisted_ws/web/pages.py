@@ -217,6 +217,7 @@ class File(HttpResource):
 
     def render_GET(self, request: HttpRequest) -> bytes:
         """Return the file, with what browsers need to cache it."""
+        request.operation = "page"
         for name, value in self._fields.items():
             request.say(name, value)
         # Weak, because the compressed file has the same (RFC 9110 section 8.8.1).

@@ -69,6 +69,18 @@ class PlainHTTP(Protocol):
         """
 
 
+# Why a handshake is refused, as it is counted, if the status says so.
+_REASONS = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    408: "timeout",
+    421: "host",
+    429: "rate",
+    500: "error",
+}
+
+
 class _State(States):
     HEAD = 0  # the head is not whole yet
     DECIDING = 1  # the service decides
@@ -144,7 +156,7 @@ class FrontDoor(TwistedProtocol):
 
     def giveWay(self) -> None:
         """Refuse: all peers together have sent too much, and this one the most (see `twisted_ws.wire.loop.backlog.Holder`)."""
-        self._refuse(503, "The server has no room at the moment.", (("Retry-After", "5"),))
+        self._refuse(503, "The server has no room at the moment.", (("Retry-After", "5"),), reason="limit")
 
     def _lookForHead(self) -> None:
         limits = self.factory.runtime.limits
@@ -169,6 +181,7 @@ class FrontDoor(TwistedProtocol):
     def _judge(self, head: RequestHead, rest: bytes) -> None:
         factory = self.factory
         self._received = rest
+        begun = factory.runtime.turns.seconds()
         transport = self.transport
         # On any other transport, the PROXY protocol may have said who the client really is.
         onLane = isinstance(transport, LaneServer)
@@ -181,7 +194,8 @@ class FrontDoor(TwistedProtocol):
             return
         verdict = decide(head, factory.origins, secure)
         if isinstance(verdict, Deny):
-            self._refuse(verdict.status, verdict.message, verdict.headers, hint=verdict.hint)
+            reason = "origin" if verdict.status == 403 else ""
+            self._refuse(verdict.status, verdict.message, verdict.headers, hint=verdict.hint, reason=reason)
             return
         if len(rest) > factory.runtime.limits.earlyBytes:
             self._refuse(400, "Wait for the 101 before you send messages.")
@@ -204,7 +218,7 @@ class FrontDoor(TwistedProtocol):
             return
         if isinstance(answer, Welcome):  # ten times as fast as finding out that it is not a Deferred
             try:
-                self._welcome(answer, verdict)
+                self._welcome(answer, verdict, begun)
             except Exception as error:
                 self._failed(Failure(error))
             return
@@ -215,9 +229,9 @@ class FrontDoor(TwistedProtocol):
         factory.runtime.wheel.after(self, factory.runtime.limits.upgradeDeadline)
         self._upgrade = answer
         factory.runtime.deciding.add(self)
-        answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict,)).addErrback(self._failed)
+        answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict, begun)).addErrback(self._failed)
 
-    def _welcome(self, welcome: Welcome, accept: Accept) -> None:
+    def _welcome(self, welcome: Welcome, accept: Accept, begun: float) -> None:
         if self._upgrade is not None:
             self._decided()
         self.factory.runtime.wheel.drop(self)
@@ -232,6 +246,8 @@ class FrontDoor(TwistedProtocol):
         if self.counted:
             self._note()
         connection.open(accept, early)
+        runtime = self.factory.runtime
+        runtime.counts.handshake.add(runtime.turns.seconds() - begun)
 
     def _rejected(self, failure: Failure) -> None:
         self._decided()
@@ -239,7 +255,7 @@ class FrontDoor(TwistedProtocol):
             return  # for example, after our own cancel
         reject = failure.value
         if isinstance(reject, Reject):
-            self._refuse(reject.status, reject.body, reject.headers, summary=reject.summary)
+            self._refuse(reject.status, reject.body, reject.headers, summary=reject.summary, reason=reject.counted)
         else:
             _log.failure("the decision on a handshake failed inside the server", failure, event="connection.broken")
             self._refuse(500, "Internal server error.")
@@ -284,9 +300,15 @@ class FrontDoor(TwistedProtocol):
             self._note()
 
     def _refuse(
-        self, status: int, message: str, headers: tuple[tuple[str, str], ...] = (), hint: str = "", summary: str = ""
+        self,
+        status: int,
+        message: str,
+        headers: tuple[tuple[str, str], ...] = (),
+        hint: str = "",
+        summary: str = "",
+        reason: str = "",
     ) -> None:
-        """Answer with an error, and close so that the peer can read it."""
+        """Answer with an error, and close so that the peer can read it; it is counted for the `reason`, or for its status."""
         self._state = REFUSAL[self._state]
         upgrade = self._decided()
         self._received = b""
@@ -294,6 +316,7 @@ class FrontDoor(TwistedProtocol):
         if upgrade is not None:
             upgrade.cancel()
         runtime = self.factory.runtime
+        runtime.counts.turnedAway.add(reason or _REASONS.get(status, "malformed" if status < 500 else "unavailable"))
         address, head = self._asked or (peerOf(self.transport.getPeer())[0], None)
         # The path without the query: secrets travel there.
         path = "" if head is None else printable(head.target.partition("?")[0])
@@ -320,7 +343,7 @@ class FrontDoor(TwistedProtocol):
             if self._state is HEAD and self._received:
                 self._refuse(408, "The request head did not arrive in time.")
             elif self._state is DECIDING:
-                self._refuse(503, "The service did not decide in time.", (("Retry-After", "5"),))
+                self._refuse(503, "The service did not decide in time.", (("Retry-After", "5"),), reason="timeout")
             else:
                 abort(self.transport)
         except Exception as error:
@@ -337,7 +360,7 @@ class FrontDoor(TwistedProtocol):
         """Refuse a handshake that is being decided (see `twisted_ws.wire.websocket.runtime.OpenResponse`)."""
         gone: Deferred[None] = Deferred()
         self._gone = gone
-        self._refuse(503, "The server is stopping.", (("Retry-After", "5"),))
+        self._refuse(503, "The server is stopping.", (("Retry-After", "5"),), reason="draining")
         runtime = self.factory.runtime
         runtime.wheel.after(self, min(timeout, runtime.limits.closeDeadline))
         return gone
@@ -453,6 +476,7 @@ class FrontDoorFactory(ServerFactory):
         """Let a connection in, or return None to close it if there is no place for it."""
         peer, gate = peerOf(addr), self.runtime.gate
         if not gate.admit(peer[0]):
+            self.runtime.counts.turnedAway.add("limit")
             return None
         door = FrontDoor(self, peer)
         if gate.census is not None:

@@ -31,6 +31,7 @@ class Server:
     def __init__(self, clock: SteadyClock, limits: Limits | None) -> None:
         self.runtime = Runtime(clock, limits)
         self.limits = self.runtime.limits
+        self.counts = self.runtime.counts
         self.hosts, self.proxies = AllowedHosts(), TrustedProxies()
         self.reason: str | None = None
         self.engine = SimpleNamespace(isSlow=False)

@@ -70,6 +70,11 @@ class BackEnd:
         self._turn: Any = None
         self._sweep: Any = None
 
+    @property
+    def isResting(self) -> bool:
+        """Whether it has failed so often that it is not asked now."""
+        return self._breaker.isOpen
+
     def __repr__(self) -> str:
         return f"<BackEnd of {self._what}>"
 

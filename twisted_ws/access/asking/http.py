@@ -115,6 +115,11 @@ class HTTPAuthenticator:
             raise Unanswered(f"it answered {answer.status}")
         return f"{self._url}: it answers {answer.status} without credentials"
 
+    @property
+    def isResting(self) -> bool:
+        """Whether the other server has failed so often that it is not asked now."""
+        return self._backEnd.isResting
+
     def stop(self) -> Deferred[None]:
         """Give up all questions."""
         return self._backEnd.stop()

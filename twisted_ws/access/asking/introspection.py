@@ -106,6 +106,11 @@ class IntrospectionAuthenticator:
             raise Unanswered(f"it answered {answer.status}{why}")
         return f"{self._url}: it answers"
 
+    @property
+    def isResting(self) -> bool:
+        """Whether the other server has failed so often that it is not asked now."""
+        return self._backEnd.isResting
+
     def stop(self) -> Deferred[None]:
         """Give up all questions."""
         return self._backEnd.stop()

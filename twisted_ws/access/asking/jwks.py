@@ -204,6 +204,11 @@ class RemoteKeys:
         count = len(_keysOf(answer))
         return f"{self._url}: {count} key{'' if count == 1 else 's'}"
 
+    @property
+    def isResting(self) -> bool:
+        """Whether the server of the keys has failed so often that it is not asked now."""
+        return self._backEnd.isResting
+
     def stop(self) -> Deferred[None]:
         """Fetch no more."""
         self._isStopped = True

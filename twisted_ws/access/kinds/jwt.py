@@ -128,6 +128,11 @@ class JWTAuthenticator:
         """Ask for keys that change (see `Authenticator`); "" if they are in a file."""
         return await self._keys.probe() if isinstance(self._keys, RemoteKeys) else ""
 
+    @property
+    def isResting(self) -> bool | None:
+        """Whether the server of the keys has failed so often that it is not asked now; None if the keys are in a file."""
+        return None if self._keys is None else self._keys.isResting
+
     def stop(self) -> Any:
         """Fetch no more; return a Deferred if that takes time."""
         return None if self._keys is None else self._keys.stop()

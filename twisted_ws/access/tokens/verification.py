@@ -55,6 +55,10 @@ class AnyKey(Protocol):
 class KeySet(Protocol):
     """Keys that change while the server runs."""
 
+    @property
+    def isResting(self) -> bool:
+        """Whether the server of the keys has failed so often that it is not asked now."""
+
     def start(self) -> None:
         """Begin to fetch them."""
 

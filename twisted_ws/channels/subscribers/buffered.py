@@ -46,6 +46,7 @@ class BufferedSubscriber(Subscriber):
         *("_channels", "_connection", "_easing", "_goesOn", "_isPumping", "_mailbox", "_patterns", "_service", "held", "sender"),
     )
 
+    transport: ClassVar[str] = "websocket"
     format: ClassVar[Format] = staticmethod(rawFormat)
 
     def __init__(self, caller: Caller, channels: Channels, service: ChannelService | None = None) -> None:
@@ -186,6 +187,11 @@ class BufferedSubscriber(Subscriber):
         """The bytes that wait in its mailbox, with what they are charged."""
         return 0 if self._mailbox is None else self._mailbox.size
 
+    @property
+    def since(self) -> float | None:
+        """When the message was published that has waited longest for this subscriber; None if none waits."""
+        return None if self._mailbox is None else self._mailbox.since
+
     def eased(self) -> Deferred[None] | None:
         """Return a Deferred for when fewer notices wait, or None: a peer that does not read its answers is not read from."""
         if self._mailbox is None or self._mailbox.notices <= self._channels.limits.replyBuffer:
@@ -226,7 +232,8 @@ class BufferedSubscriber(Subscriber):
             self._connection.hold(self._pump, self._makeRoom)
             options = self._channels.options
             policyOf = self._policyOf if options is not None and options.hasPolicies else None
-            self._mailbox = Mailbox(self._policy, limits.maxSendBuffer, limits.subscriberLag, policyOf)
+            self._mailbox = Mailbox(self._policy, limits.maxSendBuffer, limits.subscriberLag, policyOf, self._channels.dropped)
+            self._channels.behind[self] = None
         mailbox = self._mailbox
         before = mailbox.size
         kept = add(mailbox, self._connection.waiting())
@@ -313,6 +320,7 @@ class BufferedSubscriber(Subscriber):
     def _drop(self) -> None:
         if self._mailbox is not None:
             size, self._mailbox = self._mailbox.size, None
+            self._channels.behind.pop(self, None)
             self._connection.hold(None)
             self._connection.keep(-size)
             self._ease()

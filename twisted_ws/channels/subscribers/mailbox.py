@@ -44,6 +44,7 @@ class Mailbox:
         cap: bytes above which it acts.
         lag: seconds that a message may wait until it acts.
         policyOf: returns the policy of a channel; None: all have `policy`.
+        dropped: called with each message that the policy drops, or that a newer one replaces, and the policy.
 
     Attributes:
         size: bytes that are held here.
@@ -54,6 +55,7 @@ class Mailbox:
 
     __slots__ = (
         "_cap",
+        "_dropped",
         "_due",
         "_held",
         "_lag",
@@ -70,7 +72,15 @@ class Mailbox:
         "wanted",
     )
 
-    def __init__(self, policy: Policy, cap: int, lag: float, policyOf: Callable[[str], Policy] | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        cap: int,
+        lag: float,
+        policyOf: Callable[[str], Policy] | None = None,
+        dropped: Callable[[Publication, Policy], object] = lambda publication, policy: None,
+    ) -> None:
+        self._dropped = dropped
         self._policy = policy
         self._policyOf = policyOf
         # Of the channels of which something waits: until nothing does, a policy stays as it was.
@@ -88,6 +98,11 @@ class Mailbox:
         self.notices = 0
         self.isLost = False
         self.wanted: Callable[[str], bool] | None = None
+
+    @property
+    def since(self) -> float | None:
+        """When the message was published that has waited longest; None if none waits."""
+        return next(iter(self._messages)).at if self._messages else None
 
     def __bool__(self) -> bool:
         return bool(self._due or self._messages or self._replays)
@@ -131,6 +146,8 @@ class Mailbox:
         older = places.get(place)
         if older is not None:
             self._remove(older)  # moved to the end: the order of a channel stays that of its offsets
+            if policy is Policy.LATEST:
+                self._dropped(older, policy)
             self._places[publication.channel] = places
             if self._policyOf is not None:
                 self._policies[publication.channel] = policy
@@ -232,6 +249,8 @@ class Mailbox:
             elif len(messages) == 1:
                 # The last message is not dropped, or nobody would know that there was one; notices alone must be within the cap.
                 return self.size + beside - CHARGE - oldest.size <= self._cap
+            else:
+                self._dropped(oldest, self._of(oldest.channel))
             self._remove(oldest)
         isLate = messages and self._of(next(iter(messages)).channel) is Policy.CLOSE and self._isOld(now)
         return self.size + beside <= self._cap and not isLate
@@ -259,6 +278,7 @@ class Mailbox:
             oldest = next(iter(self._messages))
             if self._of(oldest.channel) is not Policy.DROP_OLDEST:
                 break  # with LATEST, what waits is the current state, however old
+            self._dropped(oldest, Policy.DROP_OLDEST)
             self._remove(oldest)
             count += 1
         return count

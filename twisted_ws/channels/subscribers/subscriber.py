@@ -20,6 +20,7 @@ class Subscriber:
     peer cannot take yet, the transport keeps (in a `Mailbox`) or drops.
 
     Attributes:
+        transport: as its resumptions are counted; "": they are not, because each poll is one.
         format: makes, of a publication, what `send` gets; subscribers with the same object share what it makes.
         caller: what services see of it: a `Caller` or a `Visitor`.
         channels: the channels and patterns that it is subscribed to; set by `Channels`.
@@ -28,6 +29,7 @@ class Subscriber:
 
     __slots__ = ("caller", "channels", "gone")
 
+    transport: ClassVar[str] = ""
     format: ClassVar[Format]
 
     def __init__(self, caller: Any) -> None:

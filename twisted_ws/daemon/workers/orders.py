@@ -72,6 +72,7 @@ def settingsFor(settings: Settings, workers: int) -> Settings:
         settings,
         broadcastPort="off",
         broadcastTlsPort="off",
+        metricsPort="off",
         historyFile=None,
         outbox=None,
         outboxPasswordFile=None,

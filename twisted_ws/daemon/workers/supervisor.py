@@ -33,6 +33,9 @@ from twisted_ws.engines.hub.hub import Hub
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.metrics.collector import Collector
+from twisted_ws.metrics.declared import Source
+from twisted_ws.metrics.scrape import Scrape
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.websocket.runtime import Runtime
@@ -46,6 +49,7 @@ FIXED = (
     "broadcastPort",
     "broadcastTlsPort",
     "broadcastInterface",
+    "metricsPort",
     "stateDirectory",
     "engine",
     "enginePasswordFile",
@@ -241,6 +245,18 @@ class Supervisor(ProcessDaemon):
 
     def _ended(self, worker: Worker, how: str) -> None:
         self.crew.processEnded(worker, how)
+
+    # Metrics: one look shows all workers.
+
+    def _makeScrape(self) -> Scrape:
+        return Scrape(Collector(self.server, self.source), self._askWorkers)
+
+    def _askWorkers(self) -> dict[str, Deferred[bytes]]:
+        return {str(each.slot + 1): each.line.request("worker.metrics") for each in self.crew.ready}
+
+    def source(self) -> Source:
+        """Return what metrics are read from, as it is now."""
+        return replace(super().source(), workers={"ready": len(self.crew.ready), "wanted": self.count})
 
     # What workers get.
 

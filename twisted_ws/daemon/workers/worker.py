@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -58,11 +58,15 @@ from twisted_ws.engines.hub.addresses import AddressShare
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.engines.hub.worker import HubEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
+from twisted_ws.metrics.reports import report
 from twisted_ws.server.handover.arrival import RESTART
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.websocket.runtime import Runtime
+
+if TYPE_CHECKING:
+    from twisted_ws.metrics.scrape import Scrape
 
 _log = Logger()
 
@@ -155,6 +159,13 @@ class WorkerDaemon(Daemon):
         """Reload, with the rules that the supervisor has read; return what is wrong, in lines for the log."""
         self._again = lambda: replace(self.settings, channelRules=channelRules)
         return self.reloadAll()
+
+    def report(self) -> bytes:
+        """Return the metrics of this worker, for the supervisor."""
+        return report(self.source())
+
+    def _makeScrape(self) -> Scrape | None:
+        return None
 
     def cover(self, slot: int) -> None:
         """Accept what comes for a slot that has no worker now, too."""
@@ -295,6 +306,7 @@ class Work:
         link.handle("worker.uncover", lambda slot: self._covers(False, slot))
         link.answer("worker.ping", self._pong)
         link.answer("worker.reload", self._reload)
+        link.answer("worker.metrics", self._report, lambda: True)
         link.onLost(self._unlinked)
 
     def begin(self) -> None:
@@ -344,6 +356,9 @@ class Work:
             return []
         with self._repeats:
             return self._daemon.reloadWith(channelRules)
+
+    def _report(self) -> bytes:
+        return b"" if self._daemon is None else self._daemon.report()
 
     def _leave(self) -> None:
         self._lifeline.letGo()

@@ -80,6 +80,7 @@ class Hub:
     Attributes:
         id: that of the supervisor's server; "" before `start`.
         spokes: the workers, by the id of their nodes.
+        engine: as given.
     """
 
     _log = Logger()
@@ -88,7 +89,7 @@ class Hub:
         self.id = ""
         self.spokes: dict[str, Spoke] = {}
         self.wheelSlot: int | None = None
-        self._engine = engine
+        self.engine = self._engine = engine
         self._largest = limits.maxMessageSize + ROOM
         self._lag = limits.fanOutLag
         self._wheel = wheel

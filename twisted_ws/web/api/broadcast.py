@@ -11,6 +11,7 @@ from twisted.web.server import NOT_DONE_YET
 from twisted_ws.errors import ChannelError
 from twisted_ws.web.api.guard import GuardedResource
 from twisted_ws.web.api.health import Liveness, Readiness
+from twisted_ws.web.api.metrics import GuardedMetrics
 from twisted_ws.web.api.resource import ELSEWHERE, ApiResource
 from twisted_ws.web.http.content import checkBodyType, contentType, textMessage
 from twisted_ws.web.http.coroutines import failed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from twisted_ws.access.publishers.audit import AuditLog
     from twisted_ws.access.publishers.credentials import Credentials
     from twisted_ws.inspection.inspector import Inspector
+    from twisted_ws.metrics.scrape import Scrape
     from twisted_ws.server.server import WebSocketServer
     from twisted_ws.web.http.request import HttpRequest
 
@@ -34,14 +36,16 @@ def broadcastSite(
     audit: AuditLog | None = None,
     admin: IResource | None = None,
     inspector: Inspector | None = None,
+    scrape: Scrape | None = None,
 ) -> HttpSite:
-    """Return the factory of the broadcast port; `audit` notes each call, and `admin` is the page for people.
+    """Return the factory of the broadcast port; `audit` notes calls, `admin` is the page for people, `scrape` looks at metrics.
 
     ======================================  ==========================================================
     ``POST /broadcaster/broadcast``         sends the body to every open caller of every service
     ``POST /channels/{channel}``            publishes the body to a channel
     ``/api/...``                            publishes to and describes channels (see `twisted_ws.web.api.operations`)
     ``GET /admin/``                         the admin page (see `twisted_ws.web.admin`)
+    ``GET /metrics``                        metrics for Prometheus
     ``GET /healthz``, ``GET /readyz``       health, without credentials
     ======================================  ==========================================================
     """
@@ -53,6 +57,8 @@ def broadcastSite(
     root.putChild(b"channels", api)
     if admin is not None:
         root.putChild(b"admin", admin)
+    if scrape is not None:
+        root.putChild(b"metrics", GuardedMetrics(server, credentials, scrape))
     root.putChild(b"healthz", Liveness())
     root.putChild(b"readyz", Readiness(server))
     return HttpSite(
@@ -63,6 +69,7 @@ def broadcastSite(
         hosts=None if credentials.requiresCredentials else server.hosts,
         anyHost=(b"/healthz", b"/readyz"),
         proxies=server.proxies,
+        name="broadcast",
     )
 
 
@@ -77,6 +84,7 @@ class BroadcastResource(GuardedResource):
 
     def authorized(self, request: HttpRequest) -> None:
         """Refuse a key that is for channels only."""
+        request.operation = "broadcast"
         try:
             self.require(request, "broadcast")
         except HttpError as error:
@@ -94,6 +102,7 @@ class BroadcastResource(GuardedResource):
 
     def render_POST(self, request: HttpRequest) -> bytes | int:
         """Send the body to all, and answer when the last one has been written to."""
+        request.operation = "broadcast"
         self.refuseWhileDraining()  # which may have begun while the body was coming
         body = request.content.read()
         if not body:

@@ -20,6 +20,7 @@ class Liveness(HttpResource):
 
     def render_GET(self, request: HttpRequest) -> bytes:
         """Answer: that is all there is to know."""
+        request.operation = "health"
         request.say("Content-Type", "application/json")
         return jsonBody({"status": "ok"})
 
@@ -39,6 +40,7 @@ class Readiness(HttpResource):
 
     def render_GET(self, request: HttpRequest) -> bytes:
         """Ask the server."""
+        request.operation = "health"
         reason = self._server.readiness()
         if reason != self._reason:
             self._reason = reason

@@ -77,6 +77,7 @@ class ApiResource(GuardedResource):
         if request.method == b"OPTIONS" or path == PATH:
             return None
         operation: Operation = request.found[0]
+        request.operation = operation.name
         if operation.body is not None and contentType(request) not in _JSON_TYPES:
             raise HttpError(415, "The body must be JSON.")
         if operation.body is not None or operation.posts:

@@ -80,6 +80,7 @@ class EventSubscriber(BufferedSubscriber):
 
     __slots__ = ("_began", "_starts", "_stream")
 
+    transport: ClassVar[str] = "sse"
     format: ClassVar[Format] = staticmethod(rawEvent)
 
     def __init__(self, visitor: Visitor, stream: EventStream, service: ChannelService, names: Iterable[str]) -> None:
@@ -149,6 +150,7 @@ class EventSubscriber(BufferedSubscriber):
         """End, because the client's credentials have; a client with new ones comes back, and goes on where it was."""
         if not self._began:
             return  # and does not begin (`ChannelRequest.subscribe`)
+        self._channels.counts.expired.add("sse")
         self._drop()
         self._stream.end(self._expired)
 
@@ -276,6 +278,7 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
         if stream in server.visits:
             server.visits.discard(stream)
             server.counts.streams -= 1
+            server.counts.closed.add("sse", "", "peer" if request.gone else "server")
         subscriber.leave()
 
     kind = CursorEventSubscriber if not alone else JsonEventSubscriber if json else EventSubscriber
@@ -290,6 +293,7 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
             raise stream.refusal
     server.visits.add(stream)
     server.counts.streams += 1
+    server.counts.opened.add("sse", channelRequest.path)
     subscriber.open()
     identity = channelRequest.visitor.identity
     if identity is not None:

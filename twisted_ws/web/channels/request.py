@@ -37,6 +37,7 @@ class ChannelRequest:
         names: the channels and patterns of the URL, each once.
         query: the query; of several values of one name, the last.
         access: what has decided for the service when the request came.
+        path: the service's, as it was mounted.
     """
 
     service: ChannelService
@@ -44,6 +45,7 @@ class ChannelRequest:
     names: list[str]
     query: dict[str, str]
     access: ChannelAccess | None
+    path: str = ""
 
     async def granted(self, request: HttpRequest) -> ChannelGrants | None:
         """Return what the subscription token of a request allows; None without one.

@@ -92,7 +92,7 @@ class ChannelsResource(HttpResource):
             raise httpError(error) from None
         query = {name: values[-1] for name, values in upgrade.query.items()}
         visitor = Visitor(upgrade, self._server.runtime.unixTime())
-        request.found = ChannelRequest(service, visitor, names, query, service.permissions.access)
+        request.found = ChannelRequest(service, visitor, names, query, service.permissions.access, mounted.path)
 
     def render_OPTIONS(self, request: HttpRequest) -> bytes:
         """Answer a preflight, or name the methods."""
@@ -103,10 +103,12 @@ class ChannelsResource(HttpResource):
         """Begin an event stream, or answer a poll."""
         request.say("Vary", "Accept, Accept-Encoding, Origin")
         answer = openEvents if wantsEvents(request) else poll
+        request.operation = "events" if answer is openEvents else "poll"
         return answerLater(request, answer(request, request.found), self._server.limits.upgradeDeadline)
 
     def render_POST(self, request: HttpRequest) -> int:
         """Publish."""
+        request.operation = "publish"
         return answerLater(request, self._publish(request, request.found), self._server.limits.upgradeDeadline)
 
     async def _publish(self, request: HttpRequest, channelRequest: ChannelRequest) -> None:

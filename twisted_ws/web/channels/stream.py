@@ -222,6 +222,8 @@ class EventStream:
             self.refuse(ChannelError("unavailable", "The client would get too many messages before its stream could begin."))
             return
         self._ending = True
+        if isinstance(error, SlowConsumer):
+            self._channels.counts.slow.add("sse")
         self._tell(error)
         self._outbox.clear(ConnectionClosed())
         self._close()

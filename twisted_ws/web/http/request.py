@@ -54,6 +54,8 @@ class HttpRequest(Request):
         found: what the resource learnt when it was asked, for its answer.
         by: who made it, where credentials are checked.
         isShown: whether a page of another origin may read the answer (see `twisted_ws.web.channels.cors`).
+        operation: what it asks for, as it is counted: one of few words; "" while nobody has said so.
+        begun: when its head was there, by the reactor's clock.
         bodyType: the parsed Content-Type (see `twisted_ws.web.http.content`); None until it is needed.
     """
 
@@ -72,6 +74,8 @@ class HttpRequest(Request):
     found: Any = None
     by: Any = None
     isShown = False
+    operation = ""
+    begun = 0.0
     _known: tuple[str, bool] | None = None  # a cache of `_whose`: functools.cached_property takes a lock each time
     bodyType: tuple[str, bool] | None = None
     _resource: IResource
@@ -122,6 +126,7 @@ class HttpRequest(Request):
     def begin(self, head: RequestHead) -> None:
         """Take over the head."""
         self.head = head
+        self.begun = self.site.turns.seconds()
         self.fields = Headers(head.headers, head.values)
         self.method = head.method.encode("ascii")
         self.uri = head.target.encode("ascii")

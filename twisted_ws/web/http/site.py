@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from twisted.web.resource import IResource
 
 
+# Operations whose requests wait for what has yet to happen.
+UNTIMED = frozenset({"events", "poll"})
+
+
 class _Refusal(Protocol):
     """For a connection that is refused. None would do for TCP, but not for Twisted's TLS wrapper."""
 
@@ -40,6 +44,7 @@ class HttpSite(Site):
         hosts: the host names that it answers for on a loopback address; None: any.
         anyHost: the paths that are answered for any host name.
         proxies: those that are trusted to report a client's address.
+        name: as its requests are counted.
 
     Attributes:
         limits, wheel, turns, backlog, intake, throttle: the runtime's.
@@ -59,6 +64,7 @@ class HttpSite(Site):
         hosts: AllowedHosts | None = None,
         anyHost: Collection[bytes] = (),
         proxies: TrustedProxies | None = None,
+        name: str = "pages",
     ) -> None:
         # Twisted's own timeout is off: a connection has deadlines.
         super().__init__(resource, HttpRequest, parsePOSTFormSubmission=False, timeout=None, reactor=runtime.reactor)  # type: ignore[no-untyped-call]
@@ -71,6 +77,8 @@ class HttpSite(Site):
         self.keepAlive = keepAlive
         self.proxies = proxies or TrustedProxies()
         self._gate = runtime.gate if counts else None
+        self._name = name
+        self._counts = runtime.counts
         self._hosts = hosts
         self._anyHost = frozenset(anyHost)
 
@@ -80,6 +88,7 @@ class HttpSite(Site):
             return super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         address = peerOf(addr)[0]
         if not self._gate.admit(address, essential=True):
+            self._counts.turnedAway.add("limit")
             return _Refusal()
         connection: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         connection.address = address
@@ -97,6 +106,13 @@ class HttpSite(Site):
             return
         if isMisdirected(head, request.transport, hosts, self.proxies):
             raise HttpError(421, MISDIRECTED, hint=remedy(head, request.transport))
+
+    def count(self, request: HttpRequest) -> None:
+        """Count a request that has been answered; called by its connection."""
+        operation = request.operation or "other"
+        self._counts.requests.add(self._name, operation, f"{request.code // 100}xx")
+        if operation not in UNTIMED:
+            self._counts.request.of(operation).add(self.turns.seconds() - request.begun)
 
     def left(self, connection: HttpConnection) -> None:
         """Stop counting a connection; called by the connection."""

@@ -20,7 +20,7 @@ from twisted_ws.wire.lane.transport import LANE_NAMES, LaneServer
 from twisted_ws.wire.loop.keysharing import shareKeys
 from twisted_ws.wire.speedups.pure import TOO_MANY, WANT_READ, tlsHasEnded
 from twisted_ws.wire.tls.server import ServerTLS
-from twisted_ws.wire.tls.transport import PLAIN_HTTP, TOO_MANY_MESSAGES, isPlainHTTP
+from twisted_ws.wire.tls.transport import PLAIN_HTTP, TOO_MANY_MESSAGES, countHandshake, isPlainHTTP
 
 
 @implementer(ISSLTransport)
@@ -138,6 +138,7 @@ class SecureLaneServer(LaneServer):
         except SSL.Error as error:
             return self._broken(error.with_traceback(None))
         self._handshaking = False
+        countHandshake(self._tls)
         # pyOpenSSL uses it to find the connection in callbacks of the handshake, which is over; pure Python uses it to count
         # messages.
         if speedups.tlsCompiled:
@@ -232,6 +233,8 @@ class SecureLaneServer(LaneServer):
 
     def _broken(self, error: SSL.Error) -> Exception:
         """Return what the protocol is told about a handshake that failed, or a connection that broke."""
+        if self._handshaking:
+            countHandshake(self._tls, "failed")
         if self._handshaking and isPlainHTTP(error):
             try:
                 self.socket.send(PLAIN_HTTP)

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtoc
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_ws.counts import Table
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
@@ -84,6 +85,7 @@ class ServerTLS:
     Attributes:
         settings: those in use.
         limits: as given.
+        handshakes: those that have ended, by version and result.
 
     Raises:
         ConfigurationError: something cannot be used; the text names the file and the remedy.
@@ -98,6 +100,7 @@ class ServerTLS:
     ) -> None:
         self._now = now
         self.limits = limits
+        self.handshakes = Table(2)
         self._load(settings)
 
     def reload(self, settings: TLSSettings | None = None) -> None:
@@ -126,6 +129,11 @@ class ServerTLS:
     def daysLeft(self) -> float:
         """Return the days until the certificate in use expires; negative when it has expired."""
         return self._key.daysLeft(self._now())
+
+    @property
+    def expires(self) -> float:
+        """The Unix time at which the certificate in use expires."""
+        return self._key.certificate.not_valid_after_utc.timestamp()
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
         """Return the OpenSSL side of one new connection (`IOpenSSLServerConnectionCreator`)."""
@@ -160,6 +168,7 @@ class ServerTLS:
         authorities = () if settings.clientCA is None else loadAuthorities(settings.clientCA)
         context = _makeContext(key, authorities, settings.minimum)
         speedups.tlsAllow(context, self.limits.tlsMessages)
+        context.set_app_data(self.handshakes)
         # Nothing fails from here on: the old context is given up only for a complete new one.
         self.settings = settings
         self._key = key

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import providedBy
 from zope.interface.declarations import Provides
 
+from twisted_ws.counts import Table
 from twisted_ws.logs import Throttle, peerName, printable
 from twisted_ws.wire import speedups
 from twisted_ws.wire.loop.transports import hasTLS, peerOf
@@ -73,6 +74,12 @@ class TLSTransport(TLSMemoryBIOProtocol):
         self._producer = None
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
+    def _checkHandshakeStatus(self) -> None:
+        """Go on with the handshake."""
+        super()._checkHandshakeStatus()  # type: ignore[no-untyped-call]
+        if self._handshakeDone:
+            countHandshake(self._tlsConnection)
+
     def _flushReceiveBIO(self) -> None:
         """Deliver what has come."""
         speedups.tlsCount(True)
@@ -87,6 +94,8 @@ class TLSTransport(TLSMemoryBIOProtocol):
             reason = Failure(TOO_MANY_MESSAGES)
         elif reason is not None:
             reason.cleanFailure()  # the stock class keeps it in a frame of its own traceback: a cycle for each connection
+        if not self._handshakeDone:
+            countHandshake(self._tlsConnection, "failed")
         if reason is not None and isPlainHTTP(reason.value):
             self.transport.write(PLAIN_HTTP)
         super()._tlsShutdownFinished(reason)  # type: ignore[no-untyped-call]
@@ -126,6 +135,13 @@ class TLSFactory(TLSMemoryBIOFactory):
         """Return the transport; or None, which closes the connection, if the wrapped factory returns None."""
         wrapped = self.wrappedFactory.buildProtocol(addr)
         return None if wrapped is None else self.protocol(self, wrapped)  # type: ignore[no-untyped-call]
+
+
+def countHandshake(connection: SSL.Connection, result: str = "ok") -> None:
+    """Count a handshake that has ended, where `ServerTLS` counts them."""
+    handshakes = connection.get_context().get_app_data()
+    if isinstance(handshakes, Table):  # any other context can be used with these transports
+        handshakes.add(connection.get_protocol_version_name() if result == "ok" else "", result)
 
 
 def peerCertificate(transport: Any) -> Certificate | None:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_ws.closecodes import codeName
 from twisted_ws.counts import Counts
 from twisted_ws.errors import (
     ConnectionClosed,
@@ -175,6 +176,7 @@ class WebSocketConnection(QuietServerProtocol):
         welcome, self._welcome = self._welcome, None
         assert welcome is not None
         limits, wheel = self.limits, self.runtime.wheel
+        self._counts.opened.add("websocket", welcome.path)
         self._receiver = welcome.attend(self)
         self._deliver = self._delivery()
         self._idleTimeout = welcome.idleTimeout
@@ -256,6 +258,9 @@ class WebSocketConnection(QuietServerProtocol):
             why = _LOST if reason.value is CONNECTION_LOST else reason.getErrorMessage()
             self._tellFailed(TransportError(f"the connection broke: {why}"))
         self._receiver.closed(code, text)
+        if self._receiver is not ENDED:  # it has not been here before
+            isOurs = bool(self._closeWaiters) or (self._failure is not None and self._failure.code is not None)
+            self._counts.closed.add("websocket", codeName(code), "server" if isOurs else "peer")
         self._receiver, self._deliver = ENDED, ENDED.messageReceived
         self._reminder = None
         waiters, self._closeWaiters = self._closeWaiters, ()
@@ -738,6 +743,7 @@ class WebSocketConnection(QuietServerProtocol):
             self.abort()
             return
         if isinstance(error, SlowConsumer):
+            self._counts.slow.add("websocket")
             self._outbox.clear(ConnectionClosed(error.code, error.reason))
         if self._state is OPEN:
             self._outbox.last(frame(CLOSE, checkClose(error.code, error.reason)))

@@ -21,9 +21,11 @@ class Welcome:
         headers: more headers for the 101, checked.
         idleTimeout: the service's, seconds; 0: none.
         attend: makes the receiver of the connection's events, once it is open.
+        path: the service's, as it was mounted.
     """
 
     subProtocol: str | None
     headers: tuple[tuple[str, str], ...]
     idleTimeout: float
     attend: Callable[[WebSocketConnection], EventReceiver]
+    path: str = ""

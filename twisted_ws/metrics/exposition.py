@@ -1,0 +1,83 @@
+"""Metrics as they are written: the text of Prometheus, or OpenMetrics."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import exposition
+from prometheus_client.core import Metric as Family
+from prometheus_client.openmetrics import exposition as openmetrics
+
+from twisted_ws.metrics.collector import pieces
+
+if TYPE_CHECKING:
+    from twisted_ws.wire.loop.turns import Turns
+
+# Samples that are written at once: about a millisecond.
+PIECE = 128
+# Steps of `Turns` for one sample.
+STEPS = 3
+
+_EOF = b"# EOF\n"
+_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+_OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class _One:
+    """A registry of one family."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+
+    def collect(self) -> list[Family]:
+        """Return it."""
+        return [self._family]
+
+
+def choose(accept: str) -> tuple[str, Callable[[Family], bytes], bytes]:
+    """Return the type of an answer, what writes one family, and what comes after all, as an Accept header asks for them.
+
+    There are no native histograms: they exist in protobuf only.
+    """
+    if "application/openmetrics-text" in accept.lower():
+        return _OPEN, _openMetrics, _EOF
+    return _TEXT, _text, b""
+
+
+def _openMetrics(family: Family) -> bytes:
+    text: bytes = openmetrics.generate_latest(_One(family))  # type: ignore[no-untyped-call]
+    return text.removesuffix(_EOF)
+
+
+def _text(family: Family) -> bytes:
+    return exposition.generate_latest(_One(family))
+
+
+async def write(families: AsyncIterator[Family], accept: str, turns: Turns) -> tuple[str, bytes]:
+    """Return the type and the text of metrics, written in as many turns of the reactor as it takes.
+
+    Args:
+        families: the metrics.
+        accept: the Accept header of the request; "" without one.
+        turns: the server's.
+    """
+    kind, writer, last = choose(accept)
+    written: list[bytes] = []
+    async for family in families:
+        for number, samples in enumerate(pieces(family, PIECE)):
+            if turns.over:
+                await turns.next()
+            turns.spend(1 + STEPS * len(samples))
+            with turns.counting(0):
+                written.append(_piece(family, samples, writer, number > 0))
+    return kind, b"".join(written) + last
+
+
+def _piece(family: Family, samples: Iterable[Any], writer: Callable[[Family], bytes], goesOn: bool) -> bytes:
+    part = Family(family.name, family.documentation, family.type)
+    part.samples = [*samples]
+    text = writer(part)
+    if goesOn:
+        text = b"".join([line for line in text.splitlines(True) if not line.startswith(b"# ")])
+    return text
