@@ -62,6 +62,7 @@ EVENTS = {
     "key.expires": "an API key will soon expire, or has",
     "limit.raised": "the process may open more descriptors than before",
     "log.lost": "a worker could not pass on lines of its log",
+    "metrics.unreadable": "a worker has reported metrics that its supervisor cannot read",
     "outbox.away": "the table of the outbox cannot be read, and is tried again",
     "outbox.consuming": "what is in the table of the outbox is published here",
     "outbox.failed": "a mistake of the server while it published a row of the outbox",

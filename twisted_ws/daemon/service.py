@@ -262,7 +262,7 @@ class Daemon(MultiService):
     def _makeBroadcastListeners(self) -> list[Listener]:
         settings = self.settings
         admin = AdminResource(self.server, self._credentials, self._audit) if settings.admin else None
-        factory = broadcastSite(self.server, self._credentials, self._audit, admin, self._scrape)
+        factory = broadcastSite(self.server, self._credentials, self._audit, admin, scrape=self._scrape)
         listeners = []
         for option, where in (("broadcast-port", settings.broadcastPort), ("broadcast-tls-port", settings.broadcastTlsPort)):
             if where == "off":
@@ -345,7 +345,9 @@ class Daemon(MultiService):
             return
         url = listener.url("https" if listener.secure else "http")
         if listener is self._metricsListener:
-            self._log.info("Metrics on {url}{how}", url=f"{url}/metrics" if url.startswith("http") else url, how=how)
+            self._log.info(
+                "Metrics on {url}{how}", url=f"{url}/metrics" if url.startswith("http") else url, how=how, event="port.open"
+            )
             return
         if url.startswith("http"):  # not a Unix socket
             url += "/broadcaster/broadcast"

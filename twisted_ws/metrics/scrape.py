@@ -77,7 +77,7 @@ class Scrape:
                 try:
                     found[worker] = readReport(answer)
                 except ValueError:
-                    _log.warn("worker {worker} has reported metrics that cannot be read", worker=worker)
+                    _log.warn("worker {worker}: its metrics cannot be read", worker=worker, event="metrics.unreadable")
             left.discard(worker)
             if not left:
                 end()

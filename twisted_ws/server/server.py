@@ -628,13 +628,6 @@ class WebSocketServer:
 
         return Welcome(chosen, headers, handlers.idleTimeout, attend, mounted.path)
 
-
-def _stopping() -> Reject:
-    """Return what whoever comes to a server that stops is told."""
-    reject = Reject(503, "The server is stopping.", {"Retry-After": "5"})
-    reject.counted = "draining"
-    return reject
-
     # Hand-over: what `twisted_ws.server.handover` asks.
 
     def newConnection(self, admittedAs: str) -> WebSocketConnection:
@@ -655,6 +648,13 @@ def _stopping() -> Reject:
         if request.identity is not None:
             self.identities.attend(caller, connection)
         return Dispatcher(service, handlers, caller, connection, self.runtime, self._callers, self._leaving)
+
+
+def _stopping() -> Reject:
+    """Return what whoever comes to a server that stops is told."""
+    reject = Reject(503, "The server is stopping.", {"Retry-After": "5"})
+    reject.counted = "draining"
+    return reject
 
 
 def _asked(mounted: Mounted) -> object:
