@@ -90,7 +90,7 @@ bench: $(VENV)/.test
 # A real daemon under attack, with clients, proxies and itself failing, and for a million connections: docs/reliability.md. For
 # some of the first two, ONLY="slow heads,frames"; for fewer of the last, CONNECTS=100000.
 hostile: PART := attacks
-faults: PART := faults outages
+faults: PART := faults outages moves
 soak: PART := soak
 faults: $(VENV)/.test
 hostile faults soak: $(VENV)/.run

@@ -19,6 +19,7 @@ from hostile.attack import Attack
 from hostile.attacks import ATTACKS
 from hostile.chart import chart
 from hostile.faults import FAULTS, suffer
+from hostile.moves import MOVES, move
 from hostile.outages import OUTAGES, endure
 from hostile.places import BUILD, HERE, ROOT
 from hostile.results import Results
@@ -32,7 +33,7 @@ LAST = BUILD / "last.json"
 PAGE = ROOT / "docs" / "reliability.md"
 PICTURE = ROOT / "docs" / "reliability.svg"
 CONFORMANCE = ROOT / "tools" / "conformance" / "results.json"
-PARTS = ("attacks", "faults", "outages", "soak")
+PARTS = ("attacks", "faults", "outages", "moves", "soak")
 QUICK_GOOD, QUICK_SCALE = 3, 0.1
 # The cores for the daemon and for everything else.
 CORES = 0, 1
@@ -55,7 +56,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         if part not in PARTS:
             parser.error(f"unknown part {part!r}; the parts are {', '.join(PARTS)}")
     options.only = [name.strip() for name in options.only.split(",")] if options.only else []
-    known = {name for each in ATTACKS for name in (each.name, each.group)} | {each.name for each in (*FAULTS, *OUTAGES)}
+    known = {name for each in ATTACKS for name in (each.name, each.group)} | {each.name for each in (*FAULTS, *OUTAGES, *MOVES)}
     for name in options.only:
         if name not in known:
             parser.error(f"unknown name {name!r}; --list shows the known names")
@@ -108,6 +109,17 @@ def _outages(options: argparse.Namespace, results: Results) -> bool:
     return not any(row["faults"] for row in results.outages.values())
 
 
+def _moves(options: argparse.Namespace, results: Results) -> bool:
+    """Give a server new code while clients count, and print the results; return whether nobody noticed anything."""
+    known = [each for each in MOVES if not options.only or each.name in options.only]
+    print(report.MOVE_HEAD)
+    for each in known:
+        row = move(each, BUILD / "run" / "moves", 0.1 if options.quick else 1.0).asData()
+        print(report.moveLine(row), flush=True)
+        results.moves[each.name] = row
+    return not any(row["faults"] for row in results.moves.values())
+
+
 def _soak(options: argparse.Namespace, results: Results) -> bool:
     """Make very many connections, and print what the daemon holds meanwhile; return whether nothing was left behind."""
     total = options.connects or (20_000 if options.quick else 1_000_000)
@@ -120,7 +132,7 @@ def _soak(options: argparse.Namespace, results: Results) -> bool:
     return not found.faults
 
 
-RUNS = {"attacks": _attacks, "faults": _faults, "outages": _outages, "soak": _soak}
+RUNS = {"attacks": _attacks, "faults": _faults, "outages": _outages, "moves": _moves, "soak": _soak}
 
 
 def parts(results: Results) -> dict[str, str]:
@@ -129,6 +141,7 @@ def parts(results: Results) -> dict[str, str]:
         "attacks": lambda: report.attacks(ATTACKS, results.attacks),
         "faults": lambda: report.faults(FAULTS, results.faults),
         "outages": lambda: report.outages(OUTAGES, results.outages),
+        "moves": lambda: report.moves(MOVES, results.moves),
         "soak": lambda: report.soak(results.soak),
     }
     page = {}
@@ -179,6 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{'faults':12}{fault.name:42}{fault.sentence}")
             for outage in OUTAGES:
                 print(f"{'outages':12}{outage.name:42}{outage.sentence}")
+            for each in MOVES:
+                print(f"{'moves':12}{each.name:42}{each.sentence}")
         elif options.write_docs:
             _writeDocs()
         else:

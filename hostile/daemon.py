@@ -38,6 +38,11 @@ target = "hostile.services:Raising"
 target = "channels"
 [services."/channels/{channel}"]
 target = "channels"
+[services."/patterns"]
+target = "channels"
+wildcards = true
+[services."/counter"]
+target = "hostile.services:Counter"
 [services."/shown/{channel}"]
 target = "channels"
 presence = true

@@ -29,7 +29,7 @@ TOGETHER = 64
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "raw": ("/channels/moved.{}", ()),
     "json": ("/channels?channel=moved.{}", ("Sec-WebSocket-Protocol: twisted-ws.v1",)),
-    "pattern": ("/channels?channel=moved.*", ("Sec-WebSocket-Protocol: twisted-ws.v1",)),
+    "pattern": ("/patterns?channel=moved.*", ("Sec-WebSocket-Protocol: twisted-ws.v1",)),
     "deflate": (
         "/channels/moved.{}",
         ("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover",),
@@ -48,6 +48,7 @@ class Client:
         gaps: messages that never came before a later one, doubled, disordered: counts.
         got: how many messages came; of a counter, answers.
         asked: how often it has asked.
+        longest: seconds from publication to arrival, at most.
         said: what else an answer of the counter says, the last time.
     """
 
@@ -59,6 +60,7 @@ class Client:
         self.closed = ""
         self.gaps = self.doubled = self.disordered = self.got = self.asked = 0
         self.said = ""
+        self.longest = 0.0
         self.last: dict[str, int] = {}
         self.isReady = False
         self._data = bytearray()
@@ -101,7 +103,9 @@ class Client:
             self._count("counter", int(number))
         else:
             name, _, rest = text.partition(" ")
-            self._count(name, int(rest.split(" ", 1)[0]))
+            number, at = rest.rstrip("x").split(" ")
+            self.longest = max(self.longest, time.monotonic() - float(at))
+            self._count(name, int(number))
 
     def _count(self, name: str, number: int) -> None:
         self.got += 1
@@ -129,7 +133,7 @@ class Tally:
     Attributes:
         clients, got: how many, and how many messages they got.
         closed, lost, doubled, disordered: what must not have happened.
-        longest: the longest time between publication and arrival, seconds; of all kinds.
+        how: the codes of the closes.
     """
 
     clients: int = 0
@@ -255,6 +259,13 @@ class Crowd:
                 step += 1
                 if not client.closed and client.asked == client.got:
                     client.ask()
+
+    def takeLongest(self) -> float:
+        """Return the longest time from publication to arrival, and begin anew."""
+        longest = max(each.longest for each in self.clients)
+        for each in self.clients:
+            each.longest = 0.0
+        return longest
 
     def askAll(self) -> None:
         """Return when all counters have answered again, each to a question that it asked from now on."""

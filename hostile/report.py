@@ -166,6 +166,49 @@ def outages(known: Iterable[Outage], rows: Mapping[str, Mapping[str, Any]]) -> s
     return "\n".join([*table, "", *grid(("subscribers", *head), by)])
 
 
+MOVE_HEAD = f"{'move':24}{'clients':>9}{'published':>11}{'got':>11}{'closed':>8}{'lost':>6}{'doubled':>9}{'order':>7}{'longest':>10}{'usual':>10}"
+_NOTICED = ("closed", "lost", "doubled", "disordered")
+
+
+def moveLine(row: Mapping[str, Any]) -> str:
+    """Return the result of a move as a line for the terminal, followed by a line for everything wrong."""
+    kinds = row["kinds"].values()
+    got, (closed, lost, doubled, disordered) = sum(each["got"] for each in kinds), _noticed(kinds)
+    line = (
+        f"{row['name']:24}{row['clients']:>9,}{row['published']:>11,}{got:>11,}{closed:>8,}{lost:>6}{doubled:>9}{disordered:>7}"
+    )
+    line += f"{row['longest'] * 1000:>7.0f} ms{row['usual'] * 1000:>7.0f} ms"
+    return "\n".join([line, *(f"    FAULT: {fault}" for fault in row["faults"])])
+
+
+def _noticed(kinds: Iterable[Mapping[str, int]]) -> list[int]:
+    kinds = list(kinds)
+    return [sum(kind[name] for kind in kinds) for name in _NOTICED]
+
+
+def moves(known: Iterable[Move], rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of the moves, and one of the kinds of clients."""
+    lines, by = [], {}
+    for each in known:
+        row = rows.get(each.name)
+        if row is None:
+            continue
+        wrong = f" (**not held**: {_cell('; '.join(row['faults']))})" if row["faults"] else ""
+        name = f"**{_cell(each.name)}**: {_cell(each.sentence)}{wrong}"
+        times = f"{row['longest'] * 1000:,.0f} ms", f"{row['usual'] * 1000:,.0f} ms"
+        cells = f"{row['clients']:,}", f"{row['published']:,}", *(f"{count:,}" for count in _noticed(row["kinds"].values()))
+        lines.append((name, *cells, *times))
+        for kind, counts in row["kinds"].items():
+            by.setdefault(kind, []).append((row["name"], counts))
+    head = ("closed", "lost", "doubled", "out of order")
+    table = grid(("move", "connections", "published", *head, "longest delivery", "usual"), lines)
+    kinds = [
+        (kind, f"{sum(each['got'] for _, each in found):,}", *(f"{count:,}" for count in _noticed(each for _, each in found)))
+        for kind, found in by.items()
+    ]
+    return "\n".join([*table, "", *grid(("clients", "messages", *head), kinds)])
+
+
 def soakLine(sample: Sequence[float]) -> str:
     """Return a sample as a line for the terminal."""
     count, memory, descriptors, seconds = sample

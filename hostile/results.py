@@ -21,6 +21,7 @@ class Results:
         attacks: a row for each attack, by its name.
         faults: a row for each fault, by its name.
         outages: a row for each outage, by its name.
+        moves: a row for each move, by its name.
         soak: the settings and samples.
     """
 
@@ -29,6 +30,7 @@ class Results:
     attacks: dict[str, dict[str, Any]] = field(default_factory=dict)
     faults: dict[str, dict[str, Any]] = field(default_factory=dict)
     outages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    moves: dict[str, dict[str, Any]] = field(default_factory=dict)
     soak: dict[str, Any] = field(default_factory=dict)
 
     def replace(self, other: Results, whole: bool) -> None:

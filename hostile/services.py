@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -12,7 +16,7 @@ from twisted.internet.task import deferLater
 
 from twisted_ws import Caller, UpgradeRequest, WebSocketService
 
-__all__ = ["Evil", "Good", "Hesitant", "Raising"]
+__all__ = ["Counter", "Evil", "Good", "Hesitant", "Raising"]
 
 
 class Good(WebSocketService):
@@ -26,6 +30,42 @@ class Good(WebSocketService):
     def onTextMessage(self, caller: Caller, text: str) -> str:
         """Echo."""
         return text
+
+
+class Counter(WebSocketService):
+    """Count the messages of each caller, also over hand-overs; end the process in the middle of one if a file says so.
+
+    The files ``old dies`` and ``new dies`` in the directory of the daemon have the number of callers after which; each counts once.
+    """
+
+    resumable = True
+
+    def __init__(self) -> None:
+        self.moved = 0
+
+    def onOpen(self, caller: Caller) -> None:
+        """Begin."""
+        caller.attributes["count"] = 0
+
+    def onTextMessage(self, caller: Caller, text: str) -> str:
+        """Count."""
+        caller.attributes["count"] += 1
+        return f"{caller.attributes['count']} {os.getpid()}"
+
+    def onHandOver(self, caller: Caller) -> None:
+        """End the old process if it is to die now."""
+        self._die("old dies")
+
+    def onResume(self, caller: Caller, state: object) -> None:
+        """End the new process if it is to die now."""
+        self._die("new dies")
+
+    def _die(self, name: str) -> None:
+        self.moved += 1
+        with suppress(FileNotFoundError):
+            if self.moved >= int(Path(name).read_text()):
+                os.unlink(name)
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Hesitant(WebSocketService):

@@ -13,6 +13,7 @@ from hostile.chart import chart
 from hostile.cluster import Cluster
 from hostile.faults import FAULTS, Fault, Scene
 from hostile.good import Stream
+from hostile.moves import MOVES, Move, move
 from hostile.outages import OUTAGES, Outage, Stage
 from hostile.peer import tally
 from hostile.results import Results
@@ -282,6 +283,27 @@ def test_quickNotKept(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot be kept" in capsys.readouterr().err
 
 
+def test_moveTables() -> None:
+    """The page has a row for each move, and one for each kind of client; the terminal has a line, and says what did not hold."""
+    counts = {"clients": 5, "got": 1000, "closed": 1, "lost": 2, "doubled": 3, "disordered": 4}
+    row = {"name": "f", "clients": 10, "published": 200, "kinds": {"raw": counts, "json": counts}}
+    row |= {"longest": 0.25, "usual": 0.01, "faults": ["4 lost"]}
+    page = report.moves([Move("f", "It moves.")], {"f": row})
+    assert "| **f**: It moves. (**not held**: 4 lost) | 10 | 200 | 2 | 4 | 6 | 8 | 250 ms | 10 ms |" in page
+    assert "| raw | 1,000 | 1 | 2 | 3 | 4 |" in page
+    first, second = report.moveLine(row).splitlines()
+    assert first.split() == ["f", "10", "200", "2,000", "2", "4", "6", "8", "250", "ms", "10", "ms"]
+    assert second.strip() == "FAULT: 4 lost"
+
+
+@pytest.mark.exhaustive
+def test_move(tmp_path: Path) -> None:
+    """A short form of new code for open connections: nobody notices anything."""
+    row = move(MOVES[0], tmp_path, 0.01)
+    assert row.faults == []
+    assert row.published > 0
+
+
 def test_docsTrue() -> None:
     """The documentation shows the kept results, row by row, and only of attacks and faults that there are."""
     results = Results.load(command.KEPT)
@@ -290,6 +312,7 @@ def test_docsTrue() -> None:
     assert set(results.attacks) <= {each.name for each in ATTACKS}
     assert set(results.faults) <= {each.name for each in FAULTS}
     assert set(results.outages) <= {each.name for each in OUTAGES}
+    assert set(results.moves) <= {each.name for each in MOVES}
     assert results.attacks
     if results.soak:
         assert command.PICTURE.read_text() == chart(results.soak["samples"])

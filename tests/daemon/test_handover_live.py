@@ -57,7 +57,8 @@ drainTimeout = 60
 [services]
 "/counter" = {target = "rooms:Counter"}
 "/room" = {target = "rooms:Room"}
-"/channels" = {target = "channels", wildcards = true}
+"/channels" = {target = "channels"}
+"/patterns" = {target = "channels", wildcards = true}
 "/channels/{channel}" = {target = "channels"}
 """
 

@@ -1,0 +1,139 @@
+"""New code for a server with open connections: what their clients notice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hostile.cluster import until
+from hostile.daemon import PLAIN, Daemon
+from hostile.moved import Crowd, Publications
+from hostile.places import ROOT
+
+__all__ = ["MOVES", "Move", "MoveRow", "move"]
+
+CHANNELS = 100
+RATE = 200.0
+# The clients of each kind.
+FULL = {"raw": 1250, "json": 1250, "deflate": 1200, "pattern": 50, "counter": 1250}
+# Seconds before and after, in which the usual times are measured.
+USUAL = 3.0
+
+
+@dataclass(frozen=True)
+class Move:
+    """New code, again and again.
+
+    Attributes:
+        name: its name, a few words.
+        sentence: what happens.
+        times: how often.
+        dies: the process that is killed in the middle: "old", "new", or "" for none.
+    """
+
+    name: str
+    sentence: str
+    times: int = 1
+    dies: str = ""
+
+
+MOVES = [
+    Move("ten upgrades", "The worker is replaced ten times in a row (`twisted-ws reload --services`).", 10),
+    Move("old worker killed", "The old worker is killed (SIGKILL) when it has given half of its connections.", 1, "old"),
+    Move(
+        "new worker killed", "The new worker is killed (SIGKILL) when it has taken half of them; the next one goes on.", 1, "new"
+    ),
+]
+
+
+@dataclass
+class MoveRow:
+    """The result.
+
+    Attributes:
+        name: of the move.
+        clients, published: how many.
+        kinds: for each kind of client: how many, messages, closed, lost, doubled, out of order.
+        longest, usual: the longest time from publication to arrival, seconds: while connections moved, and at other times.
+        faults: everything wrong.
+    """
+
+    name: str
+    clients: int = 0
+    published: int = 0
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)
+    longest: float = 0.0
+    usual: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+    def asData(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        return asdict(self)
+
+
+def _reload(daemon: Daemon) -> None:
+    command = [sys.executable, "-m", "twisted_ws", "reload", "--services"]
+    command += ["--state-directory", str(daemon.directory / "state" / "twisted-ws")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        raise RuntimeError(f"twisted-ws reload says {done.stderr.strip()}")
+
+
+def _happen(each: Move, daemon: Daemon, crowd: Crowd) -> None:
+    before = len(daemon.said())
+    if each.dies:
+        (daemon.directory / f"{each.dies} dies").touch()
+    for _ in range(each.times):
+        _reload(daemon)
+    if each.dies:
+        until("it died", lambda: not (daemon.directory / f"{each.dies} dies").exists())
+    if each.dies == "new":  # the next worker gets what the old one has left
+        until("the rest has gone over", lambda: daemon.said().count(" connections go on in the new worker", before) >= 2)
+
+
+def move(each: Move, directory: Path, scale: float = 1.0) -> MoveRow:
+    """Let it happen, and count what clients notice.
+
+    Args:
+        each: what.
+        directory: the daemon's.
+        scale: the share of the clients, and of the times.
+    """
+    row = MoveRow(each.name)
+    if scale < 1:
+        each = replace(each, times=max(round(each.times * scale), 1))
+    kinds = {kind: max(round(count * scale), 2) for kind, count in FULL.items()}
+    variant = replace(PLAIN, options=("--workers", "1", "--compression", "on"), limits={"drainTimeout": 120})
+    with Daemon(variant, directory) as daemon:
+        until("it listens", lambda: "1 worker listens" in daemon.said())
+        with Crowd(daemon.ws, kinds, CHANNELS) as crowd, Publications(daemon.http, CHANNELS, RATE, 100) as publications:
+            time.sleep(USUAL)
+            row.usual = crowd.takeLongest()
+            _happen(each, daemon, crowd)
+            time.sleep(0.5)
+            row.longest = crowd.takeLongest()
+            publications.stop()
+            tallies = crowd.rest(publications.counts)
+    row.clients, row.published = len(crowd.clients), sum(publications.counts.values())
+    row.kinds = {
+        kind: {
+            "clients": found.clients,
+            "got": found.got,
+            "closed": found.closed,
+            "lost": found.lost,
+            "doubled": found.doubled,
+            "disordered": found.disordered,
+        }
+        for kind, found in tallies.items()
+    }
+    wrong = ("lost", "doubled", "disordered") if each.dies else ("closed", "lost", "doubled", "disordered")
+    row.faults = [f"{count} {what}" for what in wrong if (count := sum(kind[what] for kind in row.kinds.values()))]
+    if publications.wrong:
+        row.faults.append(publications.wrong)
+    if each.dies and not 0 < sum(kind["closed"] for kind in row.kinds.values()) < row.clients:
+        row.faults.append("it did not happen in the middle")
+    return row
