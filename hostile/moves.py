@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hostile.attack import PLAIN
 from hostile.cluster import until
-from hostile.daemon import PLAIN, Daemon
+from hostile.daemon import Daemon
 from hostile.moved import Crowd, Publications
 from hostile.places import ROOT
 
@@ -19,7 +20,7 @@ __all__ = ["MOVES", "Move", "MoveRow", "move"]
 CHANNELS = 100
 RATE = 200.0
 # The clients of each kind.
-FULL = {"raw": 1250, "json": 1250, "deflate": 1200, "pattern": 50, "counter": 1250}
+FULL = {"raw": 1250, "counter": 1250, "json": 1250, "deflate": 1200, "pattern": 50}
 # Seconds before and after, in which the usual times are measured.
 USUAL = 3.0
 
@@ -43,9 +44,11 @@ class Move:
 
 MOVES = [
     Move("ten upgrades", "The worker is replaced ten times in a row (`twisted-ws reload --services`).", 10),
-    Move("old worker killed", "The old worker is killed (SIGKILL) when it has given half of its connections.", 1, "old"),
+    Move("old worker killed", "The old worker is killed (SIGKILL) in the middle.", dies="old"),
     Move(
-        "new worker killed", "The new worker is killed (SIGKILL) when it has taken half of them; the next one goes on.", 1, "new"
+        "new worker killed",
+        "The new worker is killed (SIGKILL) in the middle; the next one gets what is left.",
+        dies="new",
     ),
 ]
 
@@ -86,7 +89,8 @@ def _reload(daemon: Daemon) -> None:
 def _happen(each: Move, daemon: Daemon, crowd: Crowd) -> None:
     before = len(daemon.said())
     if each.dies:
-        (daemon.directory / f"{each.dies} dies").touch()
+        count = sum(client.kind == "counter" for client in crowd.clients)
+        (daemon.directory / f"{each.dies} dies").write_text(str(count // 2))
     for _ in range(each.times):
         _reload(daemon)
     if each.dies:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hostile.attack import Attack
 from hostile.faults import Fault
+from hostile.moves import Move
 from hostile.outages import Outage
 
 __all__ = [
@@ -166,7 +167,10 @@ def outages(known: Iterable[Outage], rows: Mapping[str, Mapping[str, Any]]) -> s
     return "\n".join([*table, "", *grid(("subscribers", *head), by)])
 
 
-MOVE_HEAD = f"{'move':24}{'clients':>9}{'published':>11}{'got':>11}{'closed':>8}{'lost':>6}{'doubled':>9}{'order':>7}{'longest':>10}{'usual':>10}"
+MOVE_HEAD = (
+    f"{'move':24}{'clients':>9}{'published':>11}{'got':>11}{'closed':>8}{'lost':>6}{'doubled':>9}{'order':>7}"
+    f"{'longest':>10}{'usual':>10}"
+)
 _NOTICED = ("closed", "lost", "doubled", "disordered")
 
 

@@ -35,7 +35,8 @@ class Good(WebSocketService):
 class Counter(WebSocketService):
     """Count the messages of each caller, also over hand-overs; end the process in the middle of one if a file says so.
 
-    The files ``old dies`` and ``new dies`` in the directory of the daemon have the number of callers after which; each counts once.
+    The files ``old dies`` and ``new dies`` in the directory of the daemon have the number of callers after which; each is for
+    one time.
     """
 
     resumable = True
