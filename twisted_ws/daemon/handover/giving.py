@@ -24,7 +24,9 @@ from twisted_ws.server.handover.states import VERSION, decode
 from twisted_ws.server.pacing import paced, sliceSize
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.wire.websocket import moving
+from twisted_ws.wire.websocket.connection import WebSocketConnection
 from twisted_ws.wire.websocket.moving import Obstacle
+from twisted_ws.wire.websocket.runtime import Runtime
 
 # Connections that go together, and how many such batches may be on their way: nobody serves these.
 BATCH = 32
@@ -77,6 +79,21 @@ class Noting:
         self.expectation.end()
 
 
+class Sockets:
+    """What becomes of sockets that have left their connections."""
+
+    def attach(self, connection: WebSocketConnection, runtime: Runtime, socket: Any) -> None:
+        """Give one to a connection (see `twisted_ws.wire.websocket.moving.attach`)."""
+        moving.attach(connection, runtime, socket)
+
+    def close(self, socket: Any) -> None:
+        """Close the copy of this process, without a word to the peer."""
+        os.close(socket)
+
+
+SOCKETS = Sockets()
+
+
 class _Batch:
     """Connections that are on their way.
 
@@ -98,6 +115,7 @@ class Giving:
     Args:
         server: the server.
         stream: leads there.
+        sockets: closes them, and gives back those that return.
 
     Attributes:
         given: how many have gone.
@@ -106,8 +124,9 @@ class Giving:
 
     _log = Logger()
 
-    def __init__(self, server: WebSocketServer, stream: HandStream) -> None:
+    def __init__(self, server: WebSocketServer, stream: HandStream, sockets: Sockets = SOCKETS) -> None:
         self._server = server
+        self._sockets = sockets
         self._stream = stream
         self._noting = noting = Noting(server)
         self._departure = Departure(server, noting.expectation, noting.journal)
@@ -165,7 +184,7 @@ class Giving:
 
     def _received(self, frame: Sequence[Any], descriptors: Iterable[int]) -> None:
         for each in descriptors:
-            os.close(each)  # none are expected
+            self._sockets.close(each)  # none are expected
         kind, *fields = frame
         if kind == "taken":
             self._taken(*fields)
@@ -276,7 +295,7 @@ class Giving:
         for index, socket in enumerate(batch.sockets):
             if index not in kept:
                 self.given += 1
-                os.close(socket)
+                self._sockets.close(socket)
                 self._tellEngine(batch.states[index])
         self._wake()
 
@@ -291,7 +310,7 @@ class Giving:
         """Go on here with a connection that the other process does not have."""
         state = decode(batch.states[index])
         self._notThere.add(state.connectionId)
-        attach = partial(moving.attach, runtime=self._server.runtime, descriptor=batch.sockets[index])
+        attach = partial(self._sockets.attach, runtime=self._server.runtime, socket=batch.sockets[index])
         self._arrival.arrive(state, attach)
 
     def _takeBack(self) -> None:

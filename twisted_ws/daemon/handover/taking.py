@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,12 +11,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_ws.daemon.handover.giving import Noting
+from twisted_ws.daemon.handover.giving import SOCKETS, Noting, Sockets
 from twisted_ws.daemon.handover.stream import HandStream
 from twisted_ws.server.handover.arrival import Arrival
 from twisted_ws.server.handover.states import VERSION, CallerState, decode
 from twisted_ws.server.server import WebSocketServer
-from twisted_ws.wire.websocket import moving
 
 # The cost of putting one into this process, in steps of `Turns`.
 STEPS = 96
@@ -29,6 +27,7 @@ class Taking:
     Args:
         server: the server.
         stream: leads there.
+        sockets: closes them, and gives them to connections.
 
     Attributes:
         taken: how many have come.
@@ -37,8 +36,9 @@ class Taking:
 
     _log = Logger()
 
-    def __init__(self, server: WebSocketServer, stream: HandStream) -> None:
+    def __init__(self, server: WebSocketServer, stream: HandStream, sockets: Sockets = SOCKETS) -> None:
         self._server = server
+        self._sockets = sockets
         self._stream = stream
         self._noting = noting = Noting(server)
         self._arrival = Arrival(server, noting.expectation, noting.journal)
@@ -102,12 +102,12 @@ class Taking:
                 found.append((decoded, descriptor))
             else:
                 refused.append((index, why))
-                os.close(descriptor)
+                self._sockets.close(descriptor)
         said: Deferred[None] = Deferred()
         self._stream.send("taken", number, refused, sent=partial(said.callback, None))
         await said
         # If that process has ended before it heard this, nobody else has them.
         async for state, descriptor in self._server.runtime.turns.through(found, STEPS):
             self.taken += 1
-            attach = partial(moving.attach, runtime=self._server.runtime, descriptor=descriptor)
+            attach = partial(self._sockets.attach, runtime=self._server.runtime, socket=descriptor)
             self._arrival.arrive(state, attach, time.monotonic() - at)

@@ -76,8 +76,8 @@ class Arrival:
             return f"{type(mounted.service).__name__} does not speak {state.subProtocol}"
         if state.membership in ("raw", "json") and not isinstance(mounted.service, ChannelService):
             return f"{type(mounted.service).__name__} is no service of channels"
-        if (mounted.chain is None) != (state.identity is None):
-            return "who may come is decided in another way now"
+        if mounted.chain is not None and state.identity is None:
+            return f"{type(mounted.service).__name__} asks who comes, now"
         identity = identityOf(state.identity)
         if identity is not None:
             try:

@@ -1,0 +1,256 @@
+"""Callers on their way between two workers of one hub: whatever happens in the meantime, each gets it once and in order."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+from twisted.internet.defer import Deferred
+
+from tests.engines.hub.test_servers import Machine, SoonTransport, heard
+from twisted_ws import ChannelService, WebSocketService
+from twisted_ws.daemon.handover.giving import Giving, Sockets
+from twisted_ws.daemon.handover.taking import Taking
+from twisted_ws.engines.contract import Disconnect
+
+
+class Late(SoonTransport):
+    """Delivers somewhat later, and in order."""
+
+    delay = 0.0
+
+    def write(self, data):
+        """Send."""
+        self.clock.callLater(self.delay, self.other.protocol.dataReceived, data)
+
+
+class MemorySockets(Sockets):
+    """Those of a network in memory."""
+
+    def attach(self, connection, runtime, socket):
+        """Give it one."""
+        socket.protocol = connection
+        connection.makeConnection(socket)
+
+    def close(self, socket):
+        """Do nothing: there is one copy only."""
+
+
+class MemoryStream:
+    """One end of a `HandStream` in memory.
+
+    Attributes:
+        delay: seconds on the way to the other end.
+    """
+
+    delay = 0.0
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.isOpen = True
+        self.ends = 0
+
+    def send(self, *fields, descriptors=(), sent=None):
+        """Send a frame."""
+        frame = msgspec.msgpack.decode(msgspec.msgpack.encode(fields))
+        if self.other.isOpen:
+            self.clock.callLater(self.delay, lambda: self.other.received(frame, [*descriptors]))
+        if sent is not None:
+            sent()
+
+    def finish(self):
+        """Send nothing more."""
+        if not self.ends:
+            self.ends = 1
+            self.clock.callLater(self.delay, lambda: self.other.ended())
+
+    def close(self):
+        """Do the same."""
+        self.isOpen = False
+        self.finish()
+
+
+def streams(clock):
+    """Return both ends of a stream."""
+    one, other = MemoryStream(clock), MemoryStream(clock)
+    one.other, other.other = other, one
+    return one, other
+
+
+class Listener(WebSocketService):
+    """Listens to broadcasts."""
+
+
+class Moving:
+    """Two workers, the first of which can give its callers to the second."""
+
+    def __init__(self, monkeypatch):
+        monkeypatch.setattr("tests.engines.hub.test_servers.SoonTransport", Late)
+        self.machine = Machine()
+        for each in self.machine.workers:
+            each.server.mount("/patterns", ChannelService(wildcards=True))
+            each.server.mount("/listen", Listener())
+        self.clock = self.machine.clock
+
+    def give(self):
+        """Begin to give everything."""
+        one, self.stream = streams(self.clock)
+        one.delay = 0.002
+        old, new = (each.server for each in self.machine.workers)
+        self.giving = Giving(old, one, MemorySockets())
+        self.taking = Taking(new, self.stream, MemorySockets())
+        self.done = []
+        Deferred.fromCoroutine(self.giving.run(self.clock.seconds() + 5)).addBoth(self.done.append)
+
+    def step(self, seconds=0.0):
+        """Let a little happen."""
+        for each in self.machine.workers:
+            each.advance(seconds)
+
+
+@pytest.fixture
+def moving(monkeypatch):
+    """Two workers."""
+    return Moving(monkeypatch)
+
+
+def links(machine):
+    """Return the transports from the hub to each worker."""
+    return [spoke.link.transport for spoke in machine.hub.engine.spokes.values()]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_onceAndInOrder(moving, seed):
+    """What is published and broadcast at any moment of a hand-over reaches every caller once, in order, whoever lags behind."""
+    choose = random.Random(seed)
+    machine = moving.machine
+    raw = [machine.workers[0].connect("/?channel=a.b") for _ in range(3)]
+    json = [machine.connect(0, f"u{number}", "a.b") for number in range(3)]
+    patterns = [machine.workers[0].connect("/patterns?channel=a.*") for _ in range(3)]
+    listeners = [machine.workers[0].connect("/listen") for _ in range(3)]
+    other = machine.workers[1].connect("/?channel=a.b")
+    for each in json:
+        each.readMessages()
+    for transport in links(machine):
+        transport.delay = choose.choice((0.0, 0.001, 0.005))
+    published, broadcast = [], []
+
+    def do():
+        if choose.random() < 0.6:
+            published.append(f"p{len(published)}")
+            machine.hub.publish("a.b", published[-1])
+        elif choose.random() < 0.5:
+            broadcast.append(f"b{len(broadcast)}")
+            machine.hub.broadcast(broadcast[-1])
+
+    for _ in range(10):
+        do()
+        moving.step(choose.choice((0.0, 0.001)))
+    moving.give()
+    while not moving.done:
+        do()
+        moving.step(choose.choice((0.0, 0.0, 0.001, 0.002)))
+    do()
+    moving.step(1)
+    assert moving.done == [True]
+    assert (len(machine.workers[0].server.callers), moving.giving.given) == (0, 12)
+    assert len(machine.workers[1].server.callers) == 13
+    for each in (*raw, *patterns):
+        came = each.readMessages()
+        assert [text for text in came if text[0] == "p"] == published
+        assert [text for text in came if text[0] == "b"] == broadcast
+    for each in listeners:
+        assert each.readMessages() == broadcast
+    for each in json:
+        came = [msgspec.json.decode(text) for text in each.readMessages()]
+        assert [found["data"] for found in came if found["type"] == "message"] == published
+        assert [found["data"] for found in came if found["type"] == "broadcast"] == broadcast
+    assert [text for text in other.readMessages() if text[0] == "p"] == published
+
+
+@pytest.mark.parametrize("delays", [(0.0, 0.005), (0.005, 0.0), (0.0, 0.0)])
+def test_presence(moving, delays):
+    """Nobody is told of anybody who only moves; a user who comes or leaves meanwhile is told to all, once."""
+    machine = moving.machine
+    watchers = [machine.connect(number % 2, f"w{number}", "a", presence=True) for number in range(4)]
+    stays = machine.connect(1, "ann", "a")
+    for each in (*watchers, stays):
+        each.readMessages()
+    for transport, delay in zip(links(machine), delays, strict=True):
+        transport.delay = delay
+    moving.give()
+    moving.step()
+    machine.workers[1].connect("/?channel=a", user="bob")
+    while not moving.done:
+        moving.step(0.001)
+    stays.close()
+    for _ in range(20):
+        moving.step(1)  # both networks have to move
+    for each in watchers:
+        told = [(found["type"], found["member"]["user"]) for found in heard(each, "join", "leave")]
+        assert told == [("join", "bob"), ("leave", "ann")]
+
+
+def test_disconnected(moving):
+    """A caller that is to be disconnected while it is on its way is closed where it arrives."""
+    machine = moving.machine
+    client = machine.connect(0, "ann", "a")
+    bob = machine.connect(0, "bob", "a")
+    moving.give()
+    while len(machine.workers[0].server.callers):
+        moving.step(0.001)
+    assert not any(each.user == "ann" for each in machine.workers[1].server.callers)
+    machine.hub.engine.command(Disconnect(None, "ann", 4000, "go"))
+    while not moving.done:
+        moving.step(0.001)
+    moving.step(1)
+    assert client.closed == (4000, "go")
+    assert bob.closed is None
+
+
+def test_theNewOneDies(moving):
+    """What the new process has not taken when it ends goes on in the old one, which has missed nothing for it."""
+    machine = moving.machine
+    clients = [machine.connect(0, f"u{number}", "a") for number in range(3)]
+    listener = machine.workers[0].connect("/listen")
+    for each in clients:
+        each.readMessages()
+    moving.give()
+    stream = moving.stream
+    real = stream.received
+
+    def received(frame, descriptors):
+        if frame[0] == "batch":
+            machine.hub.publish("a", "meanwhile")
+            machine.hub.broadcast("all")
+            stream.close()
+        else:
+            real(frame, descriptors)
+
+    stream.received = received
+    while not moving.done:
+        moving.step(0.001)
+    moving.step(1)
+    assert moving.done == [False]
+    assert len(machine.workers[0].server.callers) == 4
+    machine.hub.publish("a", "later")
+    moving.step(1)
+    for each in clients:
+        assert [found["data"] for found in heard(each, "message")] == ["meanwhile", "later"]
+    assert listener.readMessages() == ["all"]
+
+
+def test_anotherVersion(moving, monkeypatch):
+    """A process that takes another version of the state gets nothing: the callers stay, to be asked to leave."""
+    machine = moving.machine
+    client = machine.connect(0, "ann", "a")
+    moving.give()
+    monkeypatch.setattr("twisted_ws.daemon.handover.taking.VERSION", 99)
+    while not moving.done:
+        moving.step(0.001)
+    assert moving.done == [True]
+    assert (moving.giving.given, len(machine.workers[0].server.callers)) == (0, 1)
+    for worker in machine.workers:
+        worker.flushErrors()
+    client.close()
