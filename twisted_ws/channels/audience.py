@@ -34,12 +34,18 @@ class _Many(dict[Subscriber, Group]):
 
 
 class Audience:
-    """The subscribers with one format, by channel."""
+    """The subscribers with one format, by channel.
 
-    __slots__ = ("_members", "format")
+    Attributes:
+        format: what they are sent.
+        isCounted: whether they are among the subscribers that anybody is told of; those that only look at a channel are not.
+    """
 
-    def __init__(self, form: Format) -> None:
+    __slots__ = ("_members", "format", "isCounted")
+
+    def __init__(self, form: Format, isCounted: bool = True) -> None:
         self.format = form
+        self.isCounted = isCounted
         # By channel or pattern, in the order in which they came.
         self._members: dict[str, tuple[Subscriber, ...] | _Many] = {}
 

@@ -193,7 +193,7 @@ class Channels:
     def _end(self, subscriber: Subscriber, channel: str, left: tuple[str, ...], reason: str) -> None:
         subscriber.channels = left
         self._audiences[subscriber.format].remove(channel, subscriber)
-        self.subscriptions -= 1
+        self.subscriptions -= subscriber.isCounted
         self._patterns -= isPattern(channel)
         self.presence.leave(channel, subscriber)
         self._unwatch(channel)
@@ -220,7 +220,7 @@ class Channels:
 
     def count(self, channel: str) -> int:
         """Return how many are subscribed to a channel itself, not through a pattern."""
-        return sum([audience.count(channel) for audience in self._audiences.values()])
+        return sum([audience.count(channel) for audience in self._audiences.values() if audience.isCounted])
 
     def who(self, channel: str, after: str = "", room: AnswerBudget | None = None) -> MaybeDeferred[dict[str, Any]]:
         """Return who is on a channel, as it appears in JSON.
@@ -569,11 +569,11 @@ class Channels:
     def _enlist(self, subscriber: Subscriber, channel: str) -> None:
         audience = self._audiences.get(subscriber.format)
         if audience is None:
-            audience = self._audiences[subscriber.format] = Audience(subscriber.format)
+            audience = self._audiences[subscriber.format] = Audience(subscriber.format, subscriber.isCounted)
         if self.fanOuts.pending:
             self.fanOuts.came(subscriber.caller, channel)
         audience.add(channel, subscriber)
-        self.subscriptions += 1
+        self.subscriptions += subscriber.isCounted
         if not subscriber.channels and isinstance(subscriber.caller, Visitor):
             subscriber.caller.roster, subscriber.caller.membership = self.visitors, subscriber
             self.visitors.add(subscriber.caller)

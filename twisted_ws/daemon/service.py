@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
 from twisted.cred.checkers import FilePasswordDB
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, succeed
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.failure import Failure
 
 from twisted_ws.access.publishers.audit import AuditLog
 from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.daemon.expiry import ExpiryWatch
+from twisted_ws.daemon.inforce import certificateOf, inForce
+from twisted_ws.daemon.lines import lineOf
 from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.daemon.loading.authenticators import makeAuthenticators
@@ -30,6 +34,9 @@ from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.exposure import warnIfExposed
 from twisted_ws.inspection.answers import answerInspection
+from twisted_ws.inspection.inspector import Inspector
+from twisted_ws.inspection.log import answerLog
+from twisted_ws.inspection.settings import Certificate, answerCertificates
 from twisted_ws.metrics.declared import Source
 from twisted_ws.metrics.now import answerNow
 from twisted_ws.metrics.process import look
@@ -95,6 +102,8 @@ class Daemon(MultiService):
         self._audit = self._makeAudit()
         self._tls = self._makeTLS()
         self._scrape = self._makeScrape()
+        self.server.node.expires = self._expires
+        answerCertificates(self.server, self._certificates)
         self._pages: PagesResource | None = None
         self.broadcastURL = ""
         self._broadcastListeners = self._makeBroadcastListeners()
@@ -259,10 +268,35 @@ class Daemon(MultiService):
         """Return whether the broadcast site needs an API key or a password."""
         return self._credentials.requiresCredentials
 
+    def _makeInspector(self) -> Inspector:
+        """Return what knows, for the broadcast site, what only this process has."""
+        return Inspector(self.server, lambda: inForce(self._running), self._lineOf, answerLog(self.server, self.recent))
+
+    async def _lineOf(self, key: Sequence[str]) -> int | None:
+        """Return the line of the configuration file that says something; found in a thread, because a large file takes time."""
+
+        def find() -> int | None:
+            try:
+                return lineOf(Path(self.settings.file).read_text(encoding="utf-8"), *key)
+            except (OSError, UnicodeDecodeError, ValueError):
+                return None  # it is another one now
+
+        if not self.settings.file:
+            return None
+        return await deferToThreadPool(self._reactor, self._reactor.getThreadPool(), find)
+
+    def _certificates(self) -> list[Certificate]:
+        return [] if self._tls is None else [certificateOf(self._tls.certificate)]
+
+    def _expires(self) -> float | None:
+        return None if self._tls is None else self._tls.certificate.not_valid_after_utc.timestamp()
+
     def _makeBroadcastListeners(self) -> list[Listener]:
         settings = self.settings
+        if settings.broadcastPort == settings.broadcastTlsPort == settings.metricsPort == "off":
+            return []
         admin = AdminResource(self.server, self._credentials, self._audit) if settings.admin else None
-        factory = broadcastSite(self.server, self._credentials, self._audit, admin, scrape=self._scrape)
+        factory = broadcastSite(self.server, self._credentials, self._audit, admin, self._makeInspector(), self._scrape)
         listeners = []
         for option, where in (("broadcast-port", settings.broadcastPort), ("broadcast-tls-port", settings.broadcastTlsPort)):
             if where == "off":

@@ -54,7 +54,8 @@ class Settings:
 
     Attributes are the flags in camelCase (see the options reference); `limits` has those that are limits, `checkers` those that
     ``--auth`` made. `authenticators` has the tables of authenticators by name, with absolute paths left to them: `directory` is
-    where theirs begin.
+    where theirs begin. `file` is the configuration file, and `sources` says of the keys that somebody has set whether they are
+    from the "file" or a "flag".
     """
 
     port: str = "8080"
@@ -102,6 +103,8 @@ class Settings:
     outbox: str | None = None
     outboxPasswordFile: str | None = None
     limits: Limits = field(default_factory=Limits)
+    file: str = field(default="", compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 # More processes than any machine has cores for, and each needs a socket for every port in all others.
@@ -432,6 +435,7 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
     _refuseUnknown(table, sorted(_LIMITS), "limits.")
     limits = {name: _limit(f"limits.{name}", name, _limitSize(name, value)) for name, value in table.items()}
     values: dict[str, Any] = {}
+    sources = {f"limits.{name}": "file" for name in limits}
     for source, prefix in ((document, ""), (flags, "--")):
         for key in KEYS:
             if key.name in source:
@@ -439,12 +443,16 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
                     value = key.read(source[key.name])
                 except ValueError as expected:
                     raise ConfigurationError(f"{prefix}{key.name} must be {expected}, not {source[key.name]!r}.") from None
+                sources[key.name] = "flag" if prefix else "file"
                 if key.isLimit:
                     limits[key.field] = _limit(f"{prefix}{key.name}", key.field, value)
                 else:
                     values[key.field] = value
     mounts = [_mount(path, table, file) for path, table in _table(document, "services").items()]
+    if mounts:
+        sources["services"] = "file"
     if flags.get("service"):
+        sources["services"] = "flag"
         mounts = [_parseMount(text) for text in flags["service"]]
     if mounts:
         values["services"] = tuple(mounts)
@@ -461,6 +469,8 @@ def merge(document: Mapping[str, Any], flags: Mapping[str, Any], checkers: Itera
         authenticators=authenticators,
         channelRules=channelRules,
         directory=directory,
+        file=file,
+        sources=sources,
     )
 
 

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from twisted_ws.inspection.callers import answerCallers
 from twisted_ws.inspection.explaining import answerExplain
+from twisted_ws.inspection.looking import answerLook
 from twisted_ws.inspection.nodes import answerNode
+from twisted_ws.inspection.tails import answerTails
 
 if TYPE_CHECKING:
     from twisted_ws.server.server import WebSocketServer
@@ -17,3 +19,5 @@ def answerInspection(server: WebSocketServer) -> None:
     answerCallers(server)
     answerExplain(server)
     answerNode(server)
+    answerLook(server)
+    answerTails(server)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
 from msgspec import Struct
+
+from twisted_ws.inspection.asking import askAll
+
+if TYPE_CHECKING:
+    from twisted_ws.server.server import WebSocketServer
+
+# What `Engine.ask` is asked for.
+KIND = "certificates"
 
 
 class Setting(Struct):
@@ -47,3 +57,26 @@ class Settings(Struct):
     file: str | None
     settings: list[Setting]
     certificates: list[Certificate]
+
+
+_decode = msgspec.json.Decoder(list[Certificate]).decode
+
+
+def answerCertificates(server: WebSocketServer, certificates: Callable[[], list[Certificate]]) -> None:
+    """Let all servers with the same engine ask which certificates this process uses."""
+    server.node.answers[KIND] = lambda payload: msgspec.json.encode(certificates())
+
+
+async def certificatesOf(server: WebSocketServer) -> list[Certificate]:
+    """Return the certificates in use at all servers, each once, the first to end first.
+
+    Raises:
+        ChannelError: the engine cannot be asked.
+    """
+    found: dict[tuple[float, tuple[str, ...]], Certificate] = {}
+    own = server.node.answers.get(KIND)
+    answers = (await askAll(server, KIND)).answers
+    for each in answers if own is None else [*answers, own(b"")]:
+        for certificate in _decode(each):  # type: ignore[arg-type]
+            found[certificate.expires, tuple(certificate.names)] = certificate
+    return [found[key] for key in sorted(found)]

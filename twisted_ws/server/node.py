@@ -36,11 +36,13 @@ class LocalNode:
         answers: what `Engine.ask` can ask, by kind.
         revocations: called with each revocation.
         worker: the number of the worker that this is, beginning with 1; None if it is none.
+        expires: returns when its certificate ends, in Unix time; None if it has none.
     """
 
     def __init__(self, callers: OpenCallers, turns: Turns, version: str) -> None:
         self.id = next(nodeIds)
         self.worker: int | None = None
+        self.expires: Callable[[], float | None] = lambda: None
         self.answers: dict[str, Callable[[bytes], MaybeDeferred[bytes]]] = {}
         self.revocations: list[Callable[[Revocation], object]] = []
         self._callers = callers

@@ -25,8 +25,8 @@ def keyOf(name):
 class World(Channels):
     """A server with an admin page, whose keys have different scopes, and an audit log."""
 
-    def __init__(self, folder, needsKey=True):
-        super().__init__()
+    def __init__(self, folder, needsKey=True, **limits):
+        super().__init__(**limits)
         self.keys = folder / "keys"
         self.write(KEYS)
         self.path = folder / "audit.jsonl"

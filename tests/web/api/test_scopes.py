@@ -97,6 +97,7 @@ def test_everyOperation():
     called = {(method, path.replace("orders.1", "{channel}").replace("news", "{channel}")) for method, path, _, _ in CALLS}
     called = {(method, path.partition("?")[0]) for method, path in called}
     others = {("POST", "/api/batch"), ("GET", "/api/channels"), ("POST", "/api/tickets"), ("GET", "/api/callers/{connection}")}
+    others |= {("POST", "/api/tails"), ("DELETE", "/api/tails/{tail}")}  # see test_watching
     assert {(each.method, each.path) for each in OPERATIONS} <= called | others
 
 

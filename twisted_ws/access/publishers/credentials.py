@@ -126,6 +126,7 @@ class Credentials:
         challenges: the values of WWW-Authenticate (RFC 9110 section 11.6.1).
         takes: what the login of the admin page takes: ``key``, ``password``.
         sessions: who is logged in there.
+        generation: how often the keys have changed.
 
     Raises:
         ConfigurationError: a checker that does not take a user name and password, or a key file that cannot be used.
@@ -151,6 +152,7 @@ class Credentials:
         self._keys = KeyFile(keyFile) if keyFile is not None else None
         self.requiresCredentials = bool(self._portals) or self._keys is not None
         self.sessions = Sessions(limits, reactor.seconds)
+        self.generation = 0
         challenges, takes = [], []
         if self._keys is not None:
             takes.append("key")
@@ -182,6 +184,7 @@ class Credentials:
         """
         if self._keys is not None and self._keys.reload():
             self.sessions.clear()
+            self.generation += 1
 
     def logIn(self, authorization: str, address: str) -> Deferred[tuple[str, Session]]:
         """Begin a session for whoever has sent this; for arguments and errors see `check`.

@@ -25,12 +25,14 @@ class Subscriber:
         caller: what services see of it: a `Caller` or a `Visitor`.
         channels: the channels and patterns that it is subscribed to; set by `Channels`.
         gone: whether it has left for good (`Channels.leave`) and can subscribe no more.
+        isCounted: whether it is among the subscribers that anybody is told of; the same for all with one format.
     """
 
     __slots__ = ("caller", "channels", "gone")
 
     transport: ClassVar[str] = ""
     format: ClassVar[Format]
+    isCounted: ClassVar[bool] = True
 
     def __init__(self, caller: Any) -> None:
         self.caller = caller

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import UNSET
 
 from twisted_ws.access.publishers.scopes import WATCH
 from twisted_ws.errors import ChannelError
 from twisted_ws.identity import Grants
-from twisted_ws.inspection import explaining
+from twisted_ws.inspection import explaining, tails
+from twisted_ws.inspection.board import UNWATCHED
 from twisted_ws.inspection.callers import Asked, callers, cursorOf
 from twisted_ws.inspection.callers import caller as findCaller
 from twisted_ws.inspection.nodes import nodes as findNodes
+from twisted_ws.inspection.settings import certificatesOf
 from twisted_ws.names import checkNameOrPattern, isPattern
 from twisted_ws.web.api import schemas
 from twisted_ws.web.api.operation import Call, Operation, limit
@@ -62,7 +65,37 @@ async def nodes(call: Call) -> schemas.Nodes:
 
 async def settings(call: Call) -> schemas.Settings:
     """Return the settings in force."""
-    return call.inspector.settings()
+    found = call.inspector.settings()
+    found.certificates = await certificatesOf(call.server)
+    return found
+
+
+async def startTail(call: Call) -> schemas.Tail:
+    """Begin to follow something."""
+    body = call.body
+    kind = next(each for each in body.choice if getattr(body, each) is not UNSET)
+    name = getattr(body, kind)
+    if kind == tails.CHANNEL:
+        checkNameOrPattern(name, call.server.limits.channelName)
+        call.require("read", name)
+    else:
+        call.require("admin", None)
+    tail = await call.inspector.board.follow(kind, name)
+    return schemas.Tail(tail.channel, UNWATCHED)
+
+
+async def endTail(call: Call) -> schemas.Ended:
+    """End a tail."""
+    board = call.inspector.board
+    number = int(call.part) if call.part.isascii() and call.part.isdigit() and len(call.part) <= 15 else 0
+    tail = board.tails.get(number)
+    if tail is None:
+        raise ChannelError("not-found", "There is no such tail.")
+    if tail.kind == tails.CHANNEL:
+        call.require("read", tail.name)
+    else:
+        call.require("admin", None)
+    return schemas.Ended(board.end(number, "It was ended."))
 
 
 INSPECTIONS = (
@@ -80,4 +113,15 @@ INSPECTIONS = (
     ),
     Operation("GET", "/api/nodes", "List the servers that work together", nodes, schemas.Nodes, "metrics"),
     Operation("GET", "/api/settings", "List the settings in force", settings, schemas.Settings, WATCH),
+    Operation(
+        "POST",
+        "/api/tails",
+        "Follow a channel, a caller or a user",
+        startTail,
+        schemas.Tail,
+        "read",
+        body=schemas.TailRequest,
+        errors=(413, 415),
+    ),
+    Operation("DELETE", "/api/tails/{tail}", "End a tail", endTail, schemas.Ended, "read", errors=(404,)),
 )

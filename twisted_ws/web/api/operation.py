@@ -49,7 +49,7 @@ class Call:
         """The server's channels."""
         return self.server.channels
 
-    def require(self, scope: str, channel: str) -> None:
+    def require(self, scope: str, channel: str | None) -> None:
         """Refuse a call about a channel that the caller's key is not for.
 
         Raises:

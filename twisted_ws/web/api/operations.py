@@ -17,7 +17,7 @@ from twisted_ws.engines.contract import Description, Disconnect, Revocation, Uns
 from twisted_ws.errors import ChannelError
 from twisted_ws.inspection import channels
 from twisted_ws.inspection.asking import ready
-from twisted_ws.message import Message
+from twisted_ws.message import Message, parsePosition
 from twisted_ws.names import checkName
 from twisted_ws.web.api import schemas
 from twisted_ws.web.api.inspecting import INSPECTIONS
@@ -122,6 +122,8 @@ async def history(call: Call) -> schemas.History:
     """Return the history of a channel."""
     limits, query = call.server.limits, call.query
     most = limit(call, limits.answerMessages)
+    if query.after is not UNSET:
+        parsePosition(query.after)  # also where it does not count
     if query.before is not UNSET:
         page = Page(limits, most, limits.answerBytes)
         await page.read(call.channels, call.channel, query.before)

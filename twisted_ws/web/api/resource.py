@@ -19,6 +19,8 @@ from twisted_ws.web.api.openapi import PATH, openAPI
 from twisted_ws.web.api.operation import PARTS, Call, Operation
 from twisted_ws.web.api.operations import OPERATIONS
 from twisted_ws.web.api.schemas import Published
+from twisted_ws.web.api.watching import PATH as EVENTS_PATH
+from twisted_ws.web.api.watching import EventsResource
 from twisted_ws.web.http.compression import answerCompressed
 from twisted_ws.web.http.content import checkBodyType, contentType
 from twisted_ws.web.http.coroutines import answerLater
@@ -39,6 +41,8 @@ SECONDS = 30
 # For a browser or a WebSocket client that has come to the broadcast port.
 ELSEWHERE = ": pages and WebSockets are on the WebSocket port (by default 8080)"
 
+EVENTS = EVENTS_PATH.encode("ascii")
+
 _ROUTES: dict[str, dict[bytes, Operation]] = {}
 for _operation in OPERATIONS:
     _ROUTES.setdefault(_operation.path, {})[_operation.method.encode("ascii")] = _operation
@@ -57,6 +61,7 @@ class ApiResource(GuardedResource):
         super().__init__(server, credentials, audit)
         self._given = inspector
         self._document = openAPI(server.limits, credentials.challenges)
+        self._events = EventsResource(server, credentials, lambda: self._inspector.board, audit)
 
     @cached_property
     def _inspector(self) -> Inspector:
@@ -64,6 +69,8 @@ class ApiResource(GuardedResource):
 
     def admit(self, request: HttpRequest) -> Deferred[None] | None:
         """Find the operation, and check the credentials, before the body is read."""
+        if request.path == EVENTS:
+            return self._events.admit(request)
         path, channel, part = _route(request.path.decode("ascii"))
         if path != PATH and path not in _ROUTES:
             described = f": the API is described at {PATH}"
@@ -98,6 +105,8 @@ class ApiResource(GuardedResource):
 
     def render(self, request: HttpRequest) -> Any:
         """Do what was asked."""
+        if request.path == EVENTS:
+            return self._events.render(request)
         operation, channel, part, allowed = request.found
         if request.method == b"OPTIONS":
             request.setResponseCode(204)

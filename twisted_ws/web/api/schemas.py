@@ -32,6 +32,7 @@ __all__ = [
     "Described",
     "Disconnect",
     "Disconnected",
+    "Ended",
     "ExplainQuery",
     "Explained",
     "Failed",
@@ -55,6 +56,8 @@ __all__ = [
     "Setting",
     "Settings",
     "Step",
+    "Tail",
+    "TailRequest",
     "Ticket",
     "TicketRequest",
     "Unsubscribe",
@@ -204,6 +207,19 @@ class TicketRequest(Struct, forbid_unknown_fields=True):
     info: Annotated[Any, _said("What presence tells others.")] = UNSET
     expires: _Lasting | UnsetType = UNSET
     authenticator: Annotated[str, _said("Whose tickets; by default those of the first authenticator.")] | UnsetType = UNSET
+
+
+class TailRequest(_Choice, forbid_unknown_fields=True):
+    """What to follow: a channel or pattern, a connection, or all of a user's."""
+
+    choice = ("channel", "connection", "user")
+
+    channel: (
+        Annotated[str, _said("A name or a pattern.", pattern=f"^(?:{EITHER})$", minLength=1, **{"x-limit": "channelName"})]
+        | UnsetType
+    ) = UNSET
+    connection: Annotated[str, Meta(description="The id of a connection.", min_length=1, max_length=100)] | UnsetType = UNSET
+    user: Annotated[str, Meta(description="As services name it.", min_length=1, max_length=LONGEST_USER)] | UnsetType = UNSET
 
 
 class PostQuery(Struct, forbid_unknown_fields=True):
@@ -416,6 +432,19 @@ class Callers(Struct):
     next: Annotated[str | None, Meta(description="The cursor of the next page; null after the last one.")]
     total: Annotated[int, Meta(description="The number of all callers, whatever was asked for.", ge=0)]
     missing: Annotated[list[str], _said("The servers that have not answered.")]
+
+
+class Tail(Struct):
+    """A tail that has begun."""
+
+    channel: Annotated[str, _said("Watch this at /api/events.")]
+    seconds: Annotated[float, _said("It ends after this time without anybody who watches.")]
+
+
+class Ended(Struct):
+    """A tail has ended."""
+
+    ended: bool
 
 
 class Step(Struct):

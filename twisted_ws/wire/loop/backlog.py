@@ -71,6 +71,10 @@ class Backlog:
             if count and holder.counted == count:
                 self._holders[digits][holder] = None
 
+    def count(self, least: int) -> int:
+        """Return how many hold at least so many bytes, a power of two."""
+        return sum(map(len, self._holders[least.bit_length() :]))
+
     def relieve(self) -> None:
         """Ask the largest to give way while the total is over the limit; this may call any service's onError."""
         if self.total > self._limit:

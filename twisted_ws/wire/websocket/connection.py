@@ -217,6 +217,13 @@ class WebSocketConnection(QuietServerProtocol):
             self._setLane()
         return self._deliver
 
+    def replaceReceiver(self, receiver: EventReceiver) -> None:
+        """Let another receiver have the events from now on, which passes them to the one before, or is that one."""
+        self._receiver = receiver
+        self._deliver = self._delivery()
+        if self._rest is None and self._state is OPEN:
+            self._setLane()
+
     def _delivery(self) -> Callable[[str | bytes], None]:
         isCounted = self.limits.messageRate or self.sharedRate is not None
         return self._deliverWithinRate if isCounted else self._receiver.messageReceived
