@@ -13,6 +13,8 @@ _METHODS = ("debug", "info", "warn", "error", "critical", "failure")
 _FIELDS_OF = {
     "ofRequest": ("peer", "path", "origin"),
     "ofCaller": ("connection", "peer", "path", "origin", "user"),
+    "ofError": ("trace", "span"),
+    "ofSpan": ("trace", "span"),
     "facts": ("connection", "service", "peer", "path", "origin", "user"),
 }
 

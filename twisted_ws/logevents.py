@@ -99,6 +99,8 @@ EVENTS = {
     "tls.failed": "a TLS handshake has failed",
     "tls.unverified": "a client in this process does not verify the certificate of its server",
     "token.refused": "a client came with a subscription token that does not count",
+    "tracing.failed": "spans cannot be sent; those that wait too long are dropped",
+    "tracing.ready": "where spans are sent",
     "worker.ended": "a worker has died; there will be another",
     "worker.failed": "a worker cannot start, or did not end in order",
     "worker.orphaned": "the supervisor has died; its workers leave",

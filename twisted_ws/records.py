@@ -11,6 +11,7 @@ from msgspec import Meta
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
+from twisted_ws import tracing
 from twisted_ws.limits import KIB
 from twisted_ws.logs import shown
 
@@ -87,10 +88,10 @@ def recordOf(event: LogEvent, users: bool = False) -> Record:
     record = event.get("log_record")
     if isinstance(record, Record):
         return record
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {} if tracing.tracer is None else tracing.ofContext()
     for name in _FIELDS:
         value = event.get(name)
-        if value is not None and value != "" and (users or name != "user"):
+        if value is not None and value != "" and (value or name != "suppressed") and (users or name != "user"):
             found[name] = value if type(value) in (int, float) else shown(str(value), VALUE)
     failure, traceback = event.get("log_failure"), event.get("traceback")
     if failure is not None:

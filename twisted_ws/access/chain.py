@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws import tracing
 from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.refusals import EXPIRED, INVALID, MISSING, REVOKED, AccessRefused, forbidden, unauthorized
 from twisted_ws.access.revocations import Revocations
@@ -90,6 +91,11 @@ class Chain:
         Raises:
             Reject: nobody that may come in; the Deferred fails with the same, or with CancelledError.
         """
+        if tracing.tracer is not None:
+            return tracing.traced("authenticate", self._identify, request, found=_tellBy)  # type: ignore[no-any-return]
+        return self._identify(request)
+
+    def _identify(self, request: UpgradeRequest) -> Identity | Deferred[Identity]:
         for index, (name, authenticator) in enumerate(self._authenticators):
             try:
                 found = authenticator.identify(request)
@@ -223,6 +229,10 @@ def _resultOf(error: BaseException | None) -> str:
     if isinstance(error, Reject):
         return "unavailable" if error.status >= 500 else "refused"
     return "failed"
+
+
+def _tellBy(span: Any, identity: Identity) -> None:
+    span.set_attribute("twisted_ws.by", identity.by)
 
 
 def requireValid(identity: Identity, revocations: Revocations, now: float) -> None:

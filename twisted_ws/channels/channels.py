@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws import tracing
 from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
 from twisted_ws.channels.feed import Feed, Joining
@@ -282,10 +283,31 @@ class Channels:
             ValueError: a lone surrogate in text or key.
         """
         try:
+            if tracing.tracer is not None:
+                return self._publishInSpan(channel, message, key, idempotencyKey, asked, limits, source)
             return self._publish(channel, message, key, idempotencyKey, asked, limits, source)
         except ChannelError as error:
             self.counts.publishErrors.add(error.code)
             raise
+
+    def _publishInSpan(self, channel: str, *arguments: Any) -> Deferred[Published]:
+        attributes = {
+            "messaging.system": "twisted_ws",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": channel,
+            "twisted_ws.source": arguments[-1],
+        }
+        published: Deferred[Published] = tracing.traced(
+            "publish",
+            self._publish,
+            channel,
+            *arguments,
+            kind="producer",
+            attributes=attributes,
+            linked=tracing.links(),
+            found=_tellRecipients,
+        )
+        return published
 
     def _publish(
         self,
@@ -647,3 +669,8 @@ def _fingerprint(key: str | None, message: Message) -> bytes:
 
 def _later(answer: Any) -> Deferred[Any]:
     return answer if isinstance(answer, Deferred) else succeed(answer)
+
+
+def _tellRecipients(span: Any, published: Published) -> None:
+    span.set_attribute("messaging.message.id", published.id)
+    span.set_attribute("twisted_ws.recipients", published.recipients)

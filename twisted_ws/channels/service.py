@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import iscoroutine
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws import tracing
 from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.caller import Caller
 from twisted_ws.channels.permissions import Permissions
@@ -290,6 +291,8 @@ class ChannelService(WebSocketService):
 
     async def _ask(self, name: str, hook: Callable[..., Any], *arguments: Any) -> Any:
         try:
+            if tracing.tracer is not None:
+                hook = partial(tracing.traced, f"{type(self).__name__}.{name}", hook, attributes={"twisted_ws.handler": name})
             answer = intercept(self.interceptors, name, hook, *arguments) if self.interceptors else hook(*arguments)
             if iscoroutine(answer):
                 # Not through a Deferred, which would leave what it raises to the cyclic collector.

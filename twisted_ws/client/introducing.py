@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+import msgspec
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
 
@@ -34,7 +34,7 @@ async def introduce(session: Session, connection: ClientConnection, token: str, 
     """
     answered: Deferred[str | bytes] = Deferred(lambda _: connection.abort())
     session.introducing = answered
-    connection.writeMessage(TEXT, json.dumps({"type": "auth", "token": token}).encode())
+    connection.writeMessage(TEXT, msgspec.json.encode({"type": "auth", "token": token}))
     try:
         answer = await answered.addTimeout(timeout, reactor)
     except defer.TimeoutError:
@@ -51,7 +51,7 @@ async def introduce(session: Session, connection: ClientConnection, token: str, 
 
 def _accepts(answer: str | bytes) -> bool:
     try:
-        found = json.loads(answer)
+        found = msgspec.json.decode(answer)
     except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.get("type") == "auth"

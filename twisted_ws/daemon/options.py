@@ -44,6 +44,7 @@ class ServiceOptions(Options, AuthOptionMixin):
             "compression": CompleteList(["on", "off"]),
             "log-format": CompleteList(["text", "json"]),
             "log-level": CompleteList(["debug", "info", "warn", "error", "critical"]),
+            "tracing": CompleteList(["on", "off"]),
             "log-users": CompleteList(["on", "off"]),
             "tls-minimum": CompleteList(["1.2", "1.3"]),
         }

@@ -29,6 +29,7 @@ from twisted_ws.daemon.loading.engines import engineMaker
 from twisted_ws.daemon.loading.outbox import makeOutbox
 from twisted_ws.daemon.loading.targets import loadInterceptor, loadService
 from twisted_ws.daemon.settings import Mount, Settings, changes
+from twisted_ws.daemon.telemetry import Telemetry
 from twisted_ws.engines.historyfile import HistoryFile
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
@@ -80,6 +81,8 @@ class Daemon(MultiService):
     # Whether the log is told when the certificate expires soon.
     _watchesExpiry = True
     _metricsListener: Listener | None = None
+    # The number of the worker that this is, 0 for none.
+    _number = 0
 
     def __init__(self, settings: Settings, reactor: Any = None, again: Callable[[], Settings] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -109,6 +112,8 @@ class Daemon(MultiService):
         self._broadcastListeners = self._makeBroadcastListeners()
         self._webSocketListeners = self._makeWebSocketListeners()
         self._refuseOverlaps()
+        if settings.tracing:
+            Telemetry(reactor, self._number).setServiceParent(self)  # type: ignore[no-untyped-call]
         # The broadcast site first: the demo page shows where it is.
         for listener in self._listeners:
             listener.setServiceParent(self)  # type: ignore[no-untyped-call]

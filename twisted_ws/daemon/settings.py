@@ -97,6 +97,7 @@ class Settings:
     logFormat: str = "text"
     logLevels: tuple[tuple[str, str], ...] = (("", "info"),)
     logUsers: bool = False
+    tracing: bool = False
     workers: int | None = None
     engine: str = "memory:"
     enginePasswordFile: str | None = None
@@ -344,6 +345,7 @@ KEYS = (
     Key("log-format", "logFormat", _choice("text", "json"), "text or json", "text"),
     Key("log-level", "logLevels", _levels, "what is logged, by namespace, such as twisted_ws.wire=debug,info", "info"),
     Key("log-users", "logUsers", _switch, "whether JSON lines say who a client is: on or off", "off"),
+    Key("tracing", "tracing", _switch, "send traces by OpenTelemetry, as its variables OTEL_* say: on or off", "off"),
 )
 
 

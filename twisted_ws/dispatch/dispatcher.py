@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws import tracing
 from twisted_ws.caller import Caller, Registry
 from twisted_ws.connection import Connection
 from twisted_ws.dispatch.awaitables import asDeferred
@@ -107,6 +108,9 @@ class Dispatcher:
         isPlain = handlers.envelope is None
         self._onText = service.onTextMessage if isPlain and "onTextMessage" in handlers.events else None
         self._onBinary = service.onBinaryMessage if isPlain and "onBinaryMessage" in handlers.events else None
+        if tracing.tracer is not None:
+            self._onText = self._onText and self._inSpan("onTextMessage", self._onText)
+            self._onBinary = self._onBinary and self._inSpan("onBinaryMessage", self._onBinary)
         self._opened = False
         self._running = True  # a handler's turn: it is on the stack, or its awaitable is pending; at first onOpen's
         self._queue: MessageQueue | None = None  # made when the first message has to wait
@@ -135,7 +139,10 @@ class Dispatcher:
         self._opened = done = True
         if "onOpen" in self._handlers.events:
             try:
-                result = self._service.onOpen(self.caller)
+                onOpen = self._service.onOpen
+                if tracing.tracer is not None:
+                    onOpen = self._inSpan("onOpen", onOpen)
+                result = onOpen(self.caller)
                 done = result is None or self._take(result, "onOpen")
             except BaseException as error:
                 self._opened = not _wasNotBegun(error)  # then the service is not told of the end either
@@ -426,11 +433,28 @@ class Dispatcher:
 
     def _call(self, event: str, handler: Callable[..., Any], *arguments: Any, streamId: Raw | None = None) -> bool:
         """Call a handler whose turn it is; return False if it is not done: then `_finished` follows."""
+        if tracing.tracer is not None:
+            handler = self._inSpan(event, handler)
         try:
             result = handler(self.caller, *arguments)
             return result is None or self._take(result, event, streamId)
         except BaseException:
             return self._raised(Failure(), event)
+
+    def _inSpan(self, event: str, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a handler that makes a span of its call."""
+        name = type(self._service).__name__
+        attributes = {
+            "twisted_ws.service": name,
+            "twisted_ws.handler": event,
+            "twisted_ws.connection": self.caller.connectionId,
+            "url.path": self.caller.request.path,
+        }
+
+        def call(*arguments: Any) -> Any:
+            return tracing.traced(f"{name}.{event}", handler, *arguments, attributes=attributes)
+
+        return call
 
     def _take(self, result: Any, event: str, streamId: Raw | None = None) -> bool:
         """Take what a handler returned; return False if it is not done: then `_finished` follows."""
@@ -474,6 +498,8 @@ class Dispatcher:
             if then is not None:
                 then()
 
+        if tracing.tracer is not None:
+            handler = self._inSpan(event, handler)
         try:
             result = handler(self.caller, *arguments)
             pending = asDeferred(result)
@@ -493,6 +519,8 @@ class Dispatcher:
         Raises:
             MemoryError: it could not be called.
         """
+        if tracing.tracer is not None:
+            handler = self._inSpan(event, handler)
         try:
             pending = asDeferred(handler(self.caller, *arguments))
         except BaseException as error:
@@ -547,5 +575,6 @@ class Dispatcher:
                 handler=event,
                 event="handler.failed",
                 **ofCaller(self.caller),
+                **tracing.ofError(failure.value),
                 suppressed=turn - 1,
             )

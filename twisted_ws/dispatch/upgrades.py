@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws import tracing
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.errors import ServiceError
@@ -46,7 +47,7 @@ def callUpgrade(service: object, request: UpgradeRequest, mayLog: MayLog) -> Upg
         onUpgrade = getattr(service, "onUpgrade", None)
         if onUpgrade is None:
             return service, ()
-        result = onUpgrade(request)
+        result = onUpgrade(request) if tracing.tracer is None else tracing.traced("onUpgrade", onUpgrade, request)
         pending = asDeferred(result)
         if pending is None:
             return _checked(result, service)

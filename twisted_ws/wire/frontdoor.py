@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_ws import tracing
 from twisted_ws.errors import TransportError
 from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Reject, UpgradeRequest
@@ -212,7 +213,7 @@ class FrontDoor(TwistedProtocol):
         )
         self._state = ASKED[self._state]
         try:
-            answer = factory.host.upgrade(request)
+            answer = factory.host.upgrade(request) if tracing.tracer is None else _inSpan(factory.host.upgrade, request)
         except Exception as error:
             self._rejected(Failure(error))
             return
@@ -255,7 +256,7 @@ class FrontDoor(TwistedProtocol):
             return  # for example, after our own cancel
         reject = failure.value
         if isinstance(reject, Reject):
-            self._refuse(reject.status, reject.body, reject.headers, summary=reject.summary, reason=reject.counted)
+            self._refuse(reject.status, reject.body, reject.headers, summary=reject.summary, reason=reject.counted, failed=reject)
         else:
             _log.failure("the decision on a handshake failed inside the server", failure, event="connection.broken")
             self._refuse(500, "Internal server error.")
@@ -307,6 +308,7 @@ class FrontDoor(TwistedProtocol):
         hint: str = "",
         summary: str = "",
         reason: str = "",
+        failed: BaseException | None = None,
     ) -> None:
         """Answer with an error, and close so that the peer can read it; it is counted for the `reason`, or for its status."""
         self._state = REFUSAL[self._state]
@@ -330,6 +332,7 @@ class FrontDoor(TwistedProtocol):
             reason=printable(summary or message),  # "message" is taken: Twisted overwrites it for observers of its older log
             more=f" ({'; '.join(more)})" if (more := [each for each in (path, printable(hint)) if each]) else "",
             path=path,
+            **tracing.ofError(failed),
             origin=origin,
             event="handshake.refused",
         )
@@ -405,6 +408,13 @@ class FrontDoor(TwistedProtocol):
             gone.callback(None)
         if awaited:
             reportFailure(reason, self.factory.runtime.throttle, self.transport)
+
+
+def _inSpan(upgrade: Callable[[UpgradeRequest], Any], request: UpgradeRequest) -> Any:
+    """Return what a host says of a handshake, and make a span of its decision."""
+    attributes = {"url.path": request.path, "client.address": request.peerAddress, "network.protocol.name": "websocket"}
+    parent = tracing.parentOf(request.headers.get)
+    return tracing.traced("handshake", upgrade, request, kind="server", attributes=attributes, parent=parent)
 
 
 _FRAMING = frozenset({"connection", "content-length", "transfer-encoding"})

@@ -13,6 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws import tracing
 from twisted_ws.access.asking.breaker import Breaker
 from twisted_ws.access.asking.exchange import Answer, Exchanges, Question, Unanswered
 from twisted_ws.access.options import Options
@@ -91,6 +92,11 @@ class BackEnd:
             raise Unanswered("it has failed several times, and is given a rest", wait)
         if len(self._waiting) >= WAITING:
             raise Unanswered("too many questions wait")
+        span = None
+        if tracing.tracer is not None:
+            attributes = {"http.request.method": question.method, "twisted_ws.by": self._what}
+            span = tracing.start("ask the back end", "client", attributes)
+            question = question._replace(headers=(*question.headers, *tracing.injected(span)))
         asked = _Asked(question, self._forget)
         asked.since = self._reactor.seconds()
         self._due[asked] = None
@@ -100,7 +106,7 @@ class BackEnd:
             self._goOn()
         else:
             self._begin(asked)
-        return asked.result
+        return asked.result if span is None else asked.result.addBoth(_ended, span)
 
     def stop(self) -> Deferred[None]:
         """Give up all questions and close the connections."""
@@ -218,6 +224,15 @@ class BackEnd:
                 suppressed=turn - 1,
             )
         self._end(asked, Failure(Unanswered(detail, self._breaker.wait())))
+
+
+def _ended(result: Answer | Failure, span: Any) -> Answer | Failure:
+    """End the span of a question."""
+    if isinstance(result, Failure):
+        tracing.finish(span, result.value)
+    else:
+        tracing.finish(span, status=result.status)
+    return result
 
 
 class _Asked:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 import jwt
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from twisted.python.usage import UsageError
@@ -88,7 +88,7 @@ class MakeOptions(CommandOptions):
         if not equals or not name:
             raise UsageError("--claim must be NAME=VALUE")
         try:
-            self["claim"].append((name, json.loads(value)))
+            self["claim"].append((name, msgspec.json.decode(value)))
         except (ValueError, RecursionError):
             self["claim"].append((name, value))
 

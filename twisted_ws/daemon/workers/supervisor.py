@@ -60,6 +60,7 @@ FIXED = (
     "admin",
     "logFormat",
     "logUsers",
+    "tracing",
     "workers",
 )
 

@@ -100,6 +100,7 @@ class WorkerDaemon(Daemon):
         self._covers: dict[int, list[Listener]] = {}
         self._watchesExpiry = slot == 0
         self._until = 0.0  # when those have to leave that cannot be given to another worker; 0: not yet
+        self._number = slot + 1
         super().__init__(orders.settings, reactor)
         assert self._pages is not None  # it has ports for WebSocket
         self._pages.broadcastURL = orders.broadcastURL

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws import tracing
 from twisted_ws.engines.contract import (
     Command,
     Description,
@@ -149,6 +150,8 @@ class HubEngine:
         self._admit()
         asked = self._link.request("publish", channel, message.kind, message.payload, key, idempotencyKey, fingerprint, limits)
         self._publishing += 1
+        if tracing.tracer is not None:
+            tracing.waiting("engine publish", asked)
         return asked.addBoth(self._answered).addCallback(_published)
 
     def _answered(self, answer: Any) -> Any:
@@ -248,7 +251,8 @@ class HubEngine:
     def _request(self, kind: str, *fields: Any) -> Deferred[Any]:
         if self._isStopping:
             raise ChannelError("unavailable", "The server is stopping.")
-        return self._link.request(kind, *fields)
+        asked = self._link.request(kind, *fields)
+        return asked if tracing.tracer is None else tracing.waiting(f"engine {kind}", asked)
 
     # What the hub says.
 

@@ -14,6 +14,7 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 
+from twisted_ws import tracing
 from twisted_ws.engines.contract import (
     Command,
     Description,
@@ -566,7 +567,7 @@ class RedisEngine:
             requests.submit(operation)
         else:
             operation.send(link)
-        return operation.later
+        return operation.later if tracing.tracer is None else tracing.waiting("engine publish", operation.later)
 
     def watch(self, channel: str, by: Hashable = None) -> Deferred[Position | None]:
         """Begin to pass messages on (see `Engine`)."""

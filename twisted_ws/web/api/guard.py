@@ -43,6 +43,8 @@ def lacks(scope: str) -> str:
 class GuardedResource(HttpResource):
     """A resource that needs credentials, and a server that is not stopping."""
 
+    isTraced = True
+
     def __init__(self, server: WebSocketServer, credentials: Credentials, audit: AuditLog | None = None) -> None:
         super().__init__()
         self._server = server

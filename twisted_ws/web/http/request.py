@@ -16,6 +16,7 @@ from twisted.web.http_headers import Headers as RawHeaders
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Request
 
+from twisted_ws import tracing
 from twisted_ws.logs import peerName, printable
 from twisted_ws.upgrade import Headers
 from twisted_ws.web.http.errors import HttpError, notAllowed
@@ -70,6 +71,8 @@ class HttpRequest(Request):
     _requestHeaders: RawHeaders | None = None
     _responseHeaders: RawHeaders | None = None
     gone = False
+    span: Any = None  # of OpenTelemetry, until the answer
+    _parent: Any = None
     whenGone: Callable[[], object] | None = None
     found: Any = None
     by: Any = None
@@ -185,12 +188,35 @@ class HttpRequest(Request):
             self._resource = _Star()
         else:
             self._resource = getChildForRequest(self.site.resource, self)
-        return self._resource.admit(self) if isinstance(self._resource, HttpResource) else None
+        if not isinstance(self._resource, HttpResource):
+            return None
+        if tracing.tracer is not None and self._resource.isTraced:
+            self._beginSpan()
+            return tracing.within(self.span, self._resource.admit, self)  # type: ignore[no-any-return]
+        return self._resource.admit(self)
+
+    def _beginSpan(self) -> None:
+        """Make a span of this request, which ends with its answer."""
+        parent = tracing.parentOf(lambda name: self.fields.get(name))
+        self._parent = tracing.asPublisher(parent)
+        attributes = {
+            "http.request.method": self.method.decode("ascii"),
+            "url.path": self.path.decode("ascii"),
+            "client.address": self.peerAddress,
+        }
+        self.span = tracing.start("request", "server", attributes, parent)
+
+    def _endSpan(self, status: int) -> None:
+        span, self.span = self.span, None
+        tracing.finish(span, None, status)
 
     def process(self) -> None:
         """Let the resource answer; called once, when the whole body is in `content`."""
         try:
-            self.render(self._resource)
+            if self.span is None:
+                self.render(self._resource)
+            else:
+                tracing.within(self.span, self.render, self._resource, parent=self._parent)
         except Exception:
             self.processingFailed(Failure())
 
@@ -209,6 +235,8 @@ class HttpRequest(Request):
             raise TypeError(f"a resource renders bytes or NOT_DONE_YET, not {type(body).__name__}")
         if self.gone:
             return
+        if self.span is not None:
+            self._endSpan(self.code)
         hasBody = self.code not in (204, 304)
         if self.cookies or self.etag is not None or self.lastModified is not None:  # only resources that are not ours have these
             if hasBody:
@@ -254,6 +282,7 @@ class HttpRequest(Request):
                 peer=peerName(self.peerAddress),
                 status=error.status,
                 code=error.slug,
+                **tracing.ofSpan(self.span),
                 origin=self._origin(),
                 # Not "message", which Twisted overwrites for observers of its older log.
                 reason=printable(error.message),  # a service's own text may contain anything
@@ -281,6 +310,7 @@ class HttpRequest(Request):
                 reason,
                 method=printable(self.method),
                 path=printable(self.path),
+                **tracing.ofSpan(self.span),
                 event="request.failed",
                 peer=peerName(self.peerAddress),
                 status=500,
@@ -306,6 +336,8 @@ class HttpRequest(Request):
     def connectionLost(self, reason: Failure) -> None:
         """The peer left before the answer was finished."""
         self.gone = True
+        if self.span is not None:
+            self._endSpan(499)  # as nginx says it
         whenGone, self.whenGone = self.whenGone, None
         try:
             if whenGone is not None:

@@ -21,9 +21,11 @@ class HttpResource(Resource):
 
     Attributes:
         allowedMethods: the methods that it accepts; any other is a 405.
+        isTraced: whether OpenTelemetry has a span for each request.
     """
 
     isLeaf = True
+    isTraced = False
     allowedMethods: tuple[bytes, ...] = (b"GET", b"HEAD", b"OPTIONS")
 
     def __init__(self) -> None:

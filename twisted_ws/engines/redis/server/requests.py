@@ -10,9 +10,10 @@ import hiredis
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from twisted_ws import tracing
 from twisted_ws.engines.redis.server.link import Link
 from twisted_ws.engines.redis.server.operations import HOLD, Call, Operation, unavailable
-from twisted_ws.engines.redis.server.scripts import Script
+from twisted_ws.engines.redis.server.scripts import Script, nameOf
 from twisted_ws.errors import ChannelError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Requests:
             raise unavailable("The server stops.")
         call = Call(self, self._wheel.seconds(), script, keys, arguments, convert, gated)
         self.submit(call)
-        return call.later
+        return call.later if tracing.tracer is None else tracing.waiting(f"engine {nameOf(script)}", call.later)
 
     def giveBack(self, operation: Operation) -> None:
         """Take an operation that got no answer (see `Asker`)."""

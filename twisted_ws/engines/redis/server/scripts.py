@@ -784,6 +784,11 @@ class Script:
         self.sha = sha1(self.text.encode("ascii")).hexdigest().encode("ascii")
 
 
+def nameOf(script: Script) -> str:
+    """Return what this module calls a script."""
+    return next((name.lower() for name, each in globals().items() if each is script), "script")
+
+
 HELLO = Script(f"local LONGEST = {LONGEST} ", _TIME, _HELLO)
 OPEN = Script(_TIME, _OPEN)
 PUBLISH = Script(
