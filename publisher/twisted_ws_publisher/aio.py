@@ -16,6 +16,7 @@ from twisted_ws_publisher.keyfiles import PathLike
 from twisted_ws_publisher.messages import Encoder, Message, Receipt, encode_json, make_message
 from twisted_ws_publisher.publisher import channel_path, ticket_fields
 from twisted_ws_publisher.settings import Settings, from_environment
+from twisted_ws_publisher.traces import trace_headers
 
 _CHUNK = 64 * 1024
 
@@ -225,7 +226,7 @@ class AsyncPublisher:
 
     async def _talk(self, streams: Streams, request: Request, reader: ResponseReader, progress: _Progress) -> Response:
         address = self._settings.address
-        headers = dict(self._settings.headers)
+        headers = {**self._settings.headers, **trace_headers()}
         if request.content_type:
             headers["Content-Type"] = request.content_type
         progress.was_sent = True

@@ -11,6 +11,7 @@ from collections import deque
 from twisted_ws_publisher.calls import Lost, Request
 from twisted_ws_publisher.http import Malformed, Response, ResponseReader, encode_request
 from twisted_ws_publisher.settings import Settings
+from twisted_ws_publisher.traces import trace_headers
 
 # Connections that are kept while nobody uses them.
 MOST_IDLE = 8
@@ -109,7 +110,7 @@ class Connections:
 
     def _exchange(self, connection: socket.socket, request: Request, reader: ResponseReader, end: float) -> Response:
         address = self._settings.address
-        headers = dict(self._settings.headers)
+        headers = {**self._settings.headers, **trace_headers()}
         if request.content_type:
             headers["Content-Type"] = request.content_type
         data = encode_request(request.method, address.prefix + request.path, address.authority, headers, request.body)

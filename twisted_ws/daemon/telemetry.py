@@ -68,6 +68,7 @@ class Telemetry(Service):
         provider = makeProvider(self._worker)
         if provider is None:
             return
+        share(provider)
         self._provider = provider
         self._bridge = _Bridge(self._log, self._reactor)
         tracing.begin(provider.get_tracer("twisted_ws", __version__))
@@ -126,6 +127,14 @@ def makeProvider(worker: int = 0) -> Any:
     provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
+
+
+def share(provider: Any) -> None:
+    """Let spans that services make go the same way, unless the program has a provider of its own."""
+    from opentelemetry import trace
+
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        trace.set_tracer_provider(provider)
 
 
 def _endpoint() -> str:
