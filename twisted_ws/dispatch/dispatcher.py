@@ -139,10 +139,10 @@ class Dispatcher:
         self._opened = done = True
         if "onOpen" in self._handlers.events:
             try:
-                onOpen = self._service.onOpen
-                if tracing.tracer is not None:
-                    onOpen = self._inSpan("onOpen", onOpen)
-                result = onOpen(self.caller)
+                if tracing.tracer is None:
+                    result = self._service.onOpen(self.caller)
+                else:
+                    result = self._inSpan("onOpen", self._service.onOpen)(self.caller)
                 done = result is None or self._take(result, "onOpen")
             except BaseException as error:
                 self._opened = not _wasNotBegun(error)  # then the service is not told of the end either
