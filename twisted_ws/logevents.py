@@ -10,6 +10,7 @@ EVENTS = {
     "accept.failed": "a connection could not be accepted; it is tried again",
     "accept.paused": "no more connections are accepted, because descriptors run out",
     "accept.resumed": "connections are accepted again",
+    "admin.failed": "a mistake of the server while it told the admin page what happens",
     "api.called": "somebody has done something over the HTTP API that is rare, and there is no audit log",
     "audit.kept": "the audit log could not be opened anew; the old file stays in use",
     "audit.lost": "the audit log cannot be written",
