@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import unix_connect
 
 from hostile.moved import Crowd, Publications, versions
 from tests.daemon.workers.support import ended, reload, workers
@@ -75,7 +76,7 @@ def server(count: int, **dying: str) -> Iterator[tuple[Running, Path]]:
         place = Path(directory)
         write(place, "v0", **dying)
         (place / "ws.toml").write_text(CONFIG.replace("WORKERS", str(count)))
-        with running(place, "--config", "ws.toml", "--tls-port", "0") as started:
+        with running(place, "--config", "ws.toml", "--tls-port", "0", "--listen", f"unix:{place}/s") as started:
             started.waitFor("listen")
             yield started, place
 
@@ -131,11 +132,17 @@ def test_aDeathInTheMiddle(dying: str) -> None:
 
 
 def test_whoCannotGo() -> None:
-    """A service that says nothing, and TLS, are closed with 1012 at once; an HTTP poll is answered; all others go on."""
-    with server(1) as (daemon, place), daemon.client("/counter") as counter, daemon.client("/room") as room:
+    """A service that says nothing, and TLS, are closed with 1012 at once; all others go on, also over a Unix socket."""
+    with (
+        server(1) as (daemon, place),
+        daemon.client("/counter") as counter,
+        daemon.client("/room") as room,
+        unix_connect(f"{place}/s", "ws://localhost/counter", compression=None, ping_interval=None) as local,
+    ):
         with daemon.client("/counter", secure=True) as secure:
             assert reload(place, "--services") == (0, "")
             assert [ended(room), ended(secure)] == [1012, 1012]
-        counter.send("next")
-        assert counter.recv(60) == "1 v0"
+        for client in (counter, local):
+            client.send("next")
+            assert client.recv(60) == "1 v0"
         daemon.waitFor("1 do not: it has TLS here")

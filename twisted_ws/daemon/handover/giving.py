@@ -39,8 +39,11 @@ CLOSING = 40
 LAST = 5.0
 # Names of channels in one frame.
 NAMES = 500
-# Seconds between two looks at those that cannot go yet.
+# Seconds between two looks at those that cannot go yet: at first, and at most.
 LOOK = 0.05
+LONGEST_LOOK = 1.0
+# Seconds that what was accepted just before has to become a caller.
+SETTLING = 0.3
 
 
 class Noting:
@@ -163,13 +166,16 @@ class Giving:
                     self._log.warn("callers do not go on in the new process: {reason}", reason=why, event="handover.kept")
                 return theirs is not None
             await self._noting.begin()
+            look, settled = LOOK, reactor.seconds() + SETTLING
             while not self._isOver:
                 await self._expect()
                 waiting = await self._giveAll()
                 self._dismiss(until - reactor.seconds())
-                if not waiting or reactor.seconds() >= until:
+                now = reactor.seconds()
+                if now >= until or not (waiting or self._server.runtime.deciding or now < settled):
                     break
-                await deferLater(reactor, LOOK)
+                await deferLater(reactor, look)
+                look = min(2 * look, LONGEST_LOOK)
             while self._batches and not self._isOver:
                 await self._wait()
             return not self._batches
