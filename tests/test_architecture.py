@@ -22,7 +22,7 @@ LEVELS = (
     ("client.websocket", "web.channels"),
     ("client.http",),
     ("client.errors",),
-    ("web.http", "web.scripts"),
+    ("web.folder", "web.http", "web.scripts"),
     ("services",),
     ("inspection",),
     ("metrics",),

@@ -47,6 +47,7 @@ from twisted_ws.server.server import WebSocketServer
 from twisted_ws.web.admin.resource import AdminResource
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.api.metrics import metricsSite
+from twisted_ws.web.folder import PageFile, readFolder
 from twisted_ws.web.pages import PagesResource, pagesSite
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
@@ -264,10 +265,13 @@ class Daemon(MultiService):
     def _makeWebSocketListeners(self) -> list[Listener]:
         plain, secure = self._webSocketPlaces()
         self._warnOfPlainPorts(plain, secure)
-        pages = pagesSite(self.server, needsKey=self._needsKey(), hsts=not plain)
+        pages = pagesSite(self.server, needsKey=self._needsKey(), hsts=not plain, folder=self._readFolder())
         self._pages = pages.resource
         factory = self.server.factory(pages, peerCertificate if self.settings.clientCA else None)
         return [self._listener(place, factory, place in secure) for place in plain + secure]
+
+    def _readFolder(self) -> dict[bytes, PageFile] | None:
+        return None if self.settings.pages is None else readFolder(self.settings.pages)
 
     def _needsKey(self) -> bool:
         """Return whether the broadcast site needs an API key or a password."""

@@ -101,6 +101,7 @@ class Settings:
     workers: int | None = None
     engine: str = "memory:"
     enginePasswordFile: str | None = None
+    pages: str | None = None
     outbox: str | None = None
     outboxPasswordFile: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -238,6 +239,7 @@ _LIMITS = {each.name: each.metadata["unit"] for each in fields(Limits)}
 _PATHS = {
     "enginePasswordFile",
     "outboxPasswordFile",
+    "pages",
     "certificate",
     "privateKey",
     "chain",
@@ -333,6 +335,7 @@ KEYS = (
     ),
     Key("engine", "engine", _text, "URL of the engine of channels: memory:, redis://HOST, redis+sentinel://HOST/NAME", "memory:"),
     Key("engine-password-file", "enginePasswordFile", _text, "file with the password of the server that --engine names"),
+    Key("pages", "pages", _text, "folder whose files are served on the WebSocket ports, index.html at /"),
     Key("outbox", "outbox", _text, "database whose table twisted_ws_outbox is published: postgresql://USER@HOST/DATABASE"),
     Key("outbox-password-file", "outboxPasswordFile", _text, "file with the password of the database that --outbox names"),
     Key("drain-timeout", "drainTimeout", _seconds, "seconds that callers get when the server stops", "30"),

@@ -19,6 +19,7 @@ from twisted_ws.services.demo import Demo
 from twisted_ws.services.playground import Playground
 from twisted_ws.web.channels.cors import Cors, isPreflight
 from twisted_ws.web.channels.resource import ChannelsResource
+from twisted_ws.web.folder import PageFile
 from twisted_ws.web.http.compression import takesGzip
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.web.http.resource import HttpResource
@@ -52,12 +53,18 @@ _ON_BROADCAST_PORT = (b"broadcaster", b"api", b"healthz", b"readyz")
 _HSTS_SECONDS = 365 * 24 * 3600
 
 
-def pagesSite(server: WebSocketServer, broadcastURL: str = "", needsKey: bool = False, hsts: bool = False) -> HttpSite:
+def pagesSite(
+    server: WebSocketServer,
+    broadcastURL: str = "",
+    needsKey: bool = False,
+    hsts: bool = False,
+    folder: Mapping[bytes, PageFile] | None = None,
+) -> HttpSite:
     """Return the factory for plain HTTP on a WebSocket port: ``server.factory(pagesSite(server))``.
 
     For the arguments see `PagesResource`.
     """
-    pages = PagesResource(server, broadcastURL, needsKey, hsts)
+    pages = PagesResource(server, broadcastURL, needsKey, hsts, folder)
     return HttpSite(pages, server.runtime, hosts=server.hosts, proxies=server.proxies)
 
 
@@ -74,9 +81,17 @@ class PagesResource(Resource):
         needsKey: whether that needs an API key.
         hsts: whether pages over TLS ask browsers to return only over TLS (RFC 6797). That applies to every port of the host, so
             set it only if no plain port is open. It is never sent for localhost or an IP address.
+        folder: more files, by their paths (see `twisted_ws.web.folder`); they come first.
     """
 
-    def __init__(self, server: WebSocketServer, broadcastURL: str = "", needsKey: bool = False, hsts: bool = False) -> None:
+    def __init__(
+        self,
+        server: WebSocketServer,
+        broadcastURL: str = "",
+        needsKey: bool = False,
+        hsts: bool = False,
+        folder: Mapping[bytes, PageFile] | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._server = server
         self._page = Template(resource("demo.html").decode())
@@ -90,6 +105,7 @@ class PagesResource(Resource):
             b"/demo.css": File(resource("demo.css"), "text/css; charset=utf-8", _PAGE_HEADERS, hsts),
             b"/favicon.ico": File(resource("favicon.svg"), "image/svg+xml", _PAGE_HEADERS, hsts),
         }
+        self._folder = {path: File(each.content, each.kind, {}, hsts) for path, each in (folder or {}).items()}
         self._client = {
             f"/{name}".encode("ascii"): File(content, _TYPES if name.endswith(".ts") else _SCRIPT, _CLIENT_HEADERS)
             for name, content in CLIENT.items()
@@ -100,6 +116,8 @@ class PagesResource(Resource):
 
     def getChild(self, path: bytes, request: HttpRequest) -> IResource:
         """Return the resource for the whole path of `request`: services are mounted by whole paths, not by segments."""
+        if request.path in self._folder:
+            return self._folder[request.path]
         file = self._files.get(request.path)
         if (file is not None or request.path == b"/") and (demo := self._demoPath()) is not None:
             return file or self._demoPage(demo)
