@@ -76,7 +76,7 @@ _APART = {
 # The modules that share a Chromium, which takes seconds to start: one worker does them all.
 _TOGETHER = {
     f"tests/browser/test_{name}.py"
-    for name in ("admin", "client", "demo_page", "everywhere", "howto", "playground", "site", "state_and_stream")
+    for name in ("admin", "client", "demo_page", "everywhere", "examples", "howto", "playground", "site", "state_and_stream")
 }
 
 

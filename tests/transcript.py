@@ -185,10 +185,11 @@ class Reader:
         (directory / ".curlrc").write_text("silent\nshow-error\n")
         for tool in ("bench", "tools"):
             (directory / tool).symlink_to(ROOT / tool)
-        (directory / "examples").mkdir()
-        for example in (ROOT / "examples").iterdir():
-            if example.suffix in (".py", ".tac"):
-                (directory / "examples" / example.name).write_text(self.translate(example.read_text()))
+        for example in (ROOT / "examples").rglob("*"):
+            if example.suffix in (".py", ".tac", ".toml", ".html", ".css", ".js"):
+                copy = directory / example.relative_to(ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_text(self.translate(example.read_text()))
 
     def __enter__(self) -> Reader:
         return self
