@@ -62,13 +62,14 @@ def _twisted_ws(
     beside: tuple[str, ...] = (),
     services: tuple[str, ...] = _SERVICES,
     template: str = "",
+    program: tuple[str, ...] = ("-m", "twisted_ws"),
     **environment: str,
 ) -> Peer:
     return Peer(
         key,
         title,
         (
-            *(sys.executable, "-m", "twisted_ws", "--port", "tcp:{ws}:interface=127.0.0.1:backlog=4096"),
+            *(sys.executable, *program, "--port", "tcp:{ws}:interface=127.0.0.1:backlog=4096"),
             *(
                 "--tls-port",
                 "tcp:{tls}:interface=127.0.0.1:backlog=4096",
@@ -101,6 +102,9 @@ PEERS = (
     _twisted_ws("twisted_ws", "twisted_ws"),
     _twisted_ws("pure", "twisted_ws, pure Python", TWISTED_WS_SPEEDUPS="0"),
     _twisted_ws("rules", "twisted_ws, with rules", services=("--config", "{conf}"), template="rules.toml", apart=True),
+    _twisted_ws(
+        "uncounted", "twisted_ws, counting nothing", program=(str(SERVERS / "uncounted.py"),), apart=True, PYTHONPATH="."
+    ),
     _twisted_ws("workers1", "twisted_ws, 1 worker", "--workers", "1", apart=True),
     _twisted_ws("workers2", "twisted_ws, 2 workers", "--workers", "2", apart=True),
     _twisted_ws(

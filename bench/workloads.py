@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from bench.figures import Row, Target
-from bench.peers import Peer
-from bench.running import Failed, Load, Server, others, publishing
+from bench.peers import PEERS, Peer
+from bench.running import Failed, Load, Server, others, publishing, started
 
 __all__ = ["WORKLOADS", "Effort", "Sample", "Workload"]
 
@@ -177,6 +177,39 @@ def _enginePublish(server: Server, effort: Effort) -> Sample:
     begin = time.monotonic()
     used = _postAll(server, each, 60 * effort.seconds)
     return {"enginePublish": PUBLISHERS * each / used, "enginePublish rate": PUBLISHERS * each / (time.monotonic() - begin)}
+
+
+def _metrics(server: Server, effort: Effort) -> Sample:
+    """Measure what counting costs: the processor time of the same work without it, against that with it, alternating."""
+    posts, echoes = round(30 * effort.seconds), round(100_000 * effort.seconds)
+    publications = round(2500 * effort.seconds)
+
+    def fanOut(server: Server) -> float:
+        server = replace(server, peer=replace(server.peer, path=CHANNEL, broadcast=CHANNEL))
+        with Load("fanout", server, 1000, 60 * effort.seconds, options=("-n", PUBLISHERS * posts * 1000)) as load:
+            load.opened()
+            time.sleep(0.5)
+            return _postAll(server, posts, 60 * effort.seconds)
+
+    def echo(server: Server) -> float:
+        with Load("echo", server, 64, 125, 60 * effort.seconds, options=("-n", echoes)) as load:
+            load.opened()
+            used = server.cpu()
+            found = load.figures()["msgs"]
+            return (server.cpu() - used) / found
+
+    def publish(server: Server) -> float:
+        return _postAll(replace(server, peer=replace(server.peer, broadcast=CHANNEL)), publications, 60 * effort.seconds)
+
+    found: dict[str, float] = {}
+    with started(next(peer for peer in PEERS if peer.key == "uncounted")) as without:
+        for name, work in (("metricsFanOut", fanOut), ("metricsEcho", echo), ("metricsPublish", publish)):
+            spent = {"on": 0.0, "off": 0.0}
+            for way in ("on", "off", "off", "on") * 2:
+                spent[way] += work(server if way == "on" else without)
+                time.sleep(0.2)
+            found |= {name: spent["off"] / spent["on"], f"{name} on": spent["on"], f"{name} off": spent["off"]}
+    return found
 
 
 def _connects(row: str, tls: bool = False) -> Callable[[Server, Effort], Sample]:
@@ -400,6 +433,19 @@ WORKLOADS = (
         "channel",
         _channel,
         (Row("channel", "fan-out through a channel with history / plain broadcast", "x", targets=(Target(0.90),)),),
+        peers=("twisted_ws",),
+    ),
+    Workload(
+        "metrics",
+        _metrics,
+        tuple(
+            Row(row, f"{title}, counted / not counted", "x", targets=(Target(0.97),))
+            for row, title in (
+                ("metricsFanOut", "fan-out of a channel"),
+                ("metricsEcho", "echo"),
+                ("metricsPublish", "a POST to a channel that nobody hears"),
+            )
+        ),
         peers=("twisted_ws",),
     ),
     Workload(

@@ -68,7 +68,10 @@ class Table:
 
     def add(self, *labels: str) -> None:
         """Count one more."""
-        self.increase(1, *labels)
+        try:
+            self.rows[labels] += 1
+        except KeyError:
+            self.increase(1, *labels)
 
     def increase(self, by: int, *labels: str) -> None:
         """Count `by` more."""

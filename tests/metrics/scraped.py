@@ -16,11 +16,16 @@ OF_A_DAEMON = frozenset(
 )
 
 
-def wrong(text: str, expected: Collection[Metric], isOpen: bool = False) -> list[str]:
-    """Return what is wrong with a scrape: a metric that is expected and has no value, has no help, or is not declared."""
+def wrong(text: str, expected: Collection[Metric], isOpen: bool = False, others: Collection[str] = ()) -> list[str]:
+    """Return what is wrong with a scrape: a metric that is expected and has no value, has no help, or is not declared.
+
+    Those of a service are `others`.
+    """
     found, problems = set(), []
     for each in (openFamilies if isOpen else families)(text):
         metric = BY_FAMILY.get(each.name)
+        if each.name.startswith(tuple(others)):  # it has a time of creation beside it
+            continue
         if metric is None:
             problems.append(f"{each.name} is not declared")
             continue

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.protocol import Protocol
 from twisted.web.server import Site
 
+from twisted_ws.counts import Buckets
 from twisted_ws.web.http.connection import HttpConnection
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.web.http.request import HttpRequest
@@ -79,6 +80,8 @@ class HttpSite(Site):
         self._gate = runtime.gate if counts else None
         self._name = name
         self._counts = runtime.counts
+        # How a request is counted, by its operation and the class of its status.
+        self._rows: dict[tuple[str, int], tuple[tuple[str, str, str], Buckets | None]] = {}
         self._hosts = hosts
         self._anyHost = frozenset(anyHost)
 
@@ -109,10 +112,16 @@ class HttpSite(Site):
 
     def count(self, request: HttpRequest) -> None:
         """Count a request that has been answered; called by its connection."""
-        operation = request.operation or "other"
-        self._counts.requests.add(self._name, operation, f"{request.code // 100}xx")
-        if operation not in UNTIMED:
-            self._counts.request.of(operation).add(self.turns.seconds() - request.begun)
+        which = request.operation, request.code // 100
+        row = self._rows.get(which)
+        if row is None:
+            operation = request.operation or "other"
+            times = None if operation in UNTIMED else self._counts.request.of(operation)
+            row = self._rows[which] = (self._name, operation, f"{which[1]}xx"), times
+        labels, times = row
+        self._counts.requests.add(*labels)
+        if times is not None:
+            times.add(self.turns.seconds() - request.begun)
 
     def left(self, connection: HttpConnection) -> None:
         """Stop counting a connection; called by the connection."""

@@ -297,7 +297,9 @@ class FanOuts:
                 if behind:
                     break
             if not behind and begun == len(parts):
-                self._count(count, size)
+                counts = self._counts
+                counts.deliveries += count
+                counts.deliveredBytes += count * size
                 return count
         try:
             fanOut = FanOut(parts, names, find, size, overlaps, deliver, begun)
@@ -331,11 +333,6 @@ class FanOuts:
             return fanOut.count  # a finaliser ran the reactor
         fanOut.done = done
         return done
-
-    def _count(self, recipients: int, size: int) -> None:
-        counts = self._counts
-        counts.deliveries += recipients
-        counts.deliveredBytes += recipients * size
 
     def came(self, person: Any, name: str) -> None:
         """Note that a caller or visitor is there for a name from now on: what is `pending` is not for it. Called while any is."""
@@ -463,7 +460,9 @@ class FanOuts:
                     self._forget(fanOut)
                     pending.popleft()
                     if fanOut.deliver is None:
-                        self._count(fanOut.count, fanOut.size)
+                        counts = self._counts
+                        counts.deliveries += fanOut.count
+                        counts.deliveredBytes += fanOut.count * fanOut.size
                     if fanOut.done is not None:
                         fanOut.done.callback(fanOut.count)
         finally:
