@@ -35,7 +35,10 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover",),
     ),
     "counter": ("/counter", ()),
+    "stream": ("/channels/moved.{}", ()),
+    "stream of a pattern": ("/patterns?channel=moved.*", ()),
 }
+_STREAM = "GET {} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 
 
 class Client:
@@ -55,8 +58,10 @@ class Client:
     def __init__(self, kind: str, number: int, channels: int) -> None:
         self.kind = kind
         path, lines = KINDS[kind]
-        self.head = upgrade(path.format(number % channels), *lines)
-        self.channels = [*range(channels)] if kind == "pattern" else [number % channels] if kind != "counter" else []
+        self.isStream = kind.startswith("stream")
+        path = path.format(number % channels)
+        self.head = _STREAM.format(path).encode() if self.isStream else upgrade(path, *lines)
+        self.channels = [*range(channels)] if kind.endswith("pattern") else [number % channels] if kind != "counter" else []
         self.closed = ""
         self.gaps = self.doubled = self.disordered = self.got = self.asked = 0
         self.said = ""
@@ -76,11 +81,14 @@ class Client:
             head, found, rest = self._data.partition(b"\r\n\r\n")
             if not found:
                 return
-            if not head.startswith(b"HTTP/1.1 101 "):
+            if not head.startswith(b"HTTP/1.1 200 " if self.isStream else b"HTTP/1.1 101 "):
                 self.closed = head[:40].decode("latin-1")
                 return
             self.isReady = True
             self._data = rest
+        if self.isStream:
+            self._chunks()
+            return
         for opcode, payload in frames(self._data):
             if opcode & 0xF == 8:
                 self.closed = str(int.from_bytes(payload[:2], "big"))
@@ -89,11 +97,26 @@ class Client:
             elif opcode & 0xF == 1:
                 self._message(payload)
 
+    def _chunks(self) -> None:
+        while b"\r\n" in self._data:
+            size, _, rest = self._data.partition(b"\r\n")
+            count = int(size, 16)
+            if len(rest) < count + 2:
+                return
+            if not count:
+                self.closed = "ended"
+                return
+            for event in bytes(rest[:count]).decode().split("\n\n"):
+                lines = [line.removeprefix("data: ") for line in event.split("\n") if line.startswith("data: ")]
+                if lines and "event: " not in event:
+                    self._message(lines[0].encode())
+            self._data = rest[count + 2 :]
+
     def _message(self, payload: bytes) -> None:
         if self.kind == "deflate" and not payload.startswith(b"moved."):
             payload = zlib.decompressobj(-15).decompress(payload + b"\0\0\xff\xff")
         text = payload.decode()
-        if self.kind in ("json", "pattern"):
+        if text.startswith("{"):
             found = json.loads(text)
             if found["type"] != "message":
                 return

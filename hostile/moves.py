@@ -20,7 +20,7 @@ __all__ = ["MOVES", "Move", "MoveRow", "move"]
 CHANNELS = 100
 RATE = 200.0
 # The clients of each kind.
-FULL = {"raw": 1250, "counter": 1250, "json": 1250, "deflate": 1200, "pattern": 50}
+FULL = {"raw": 1000, "counter": 1000, "json": 1000, "deflate": 900, "pattern": 50, "stream": 1000, "stream of a pattern": 50}
 # Seconds before and after, in which the usual times are measured.
 USUAL = 3.0
 

@@ -87,7 +87,7 @@ def test_nobodyNotices(count: int) -> None:
 
     The service's new code is in force for the same connection each time.
     """
-    kinds = {"raw": 30, "json": 30, "deflate": 20, "pattern": 5, "counter": 30}
+    kinds = {"raw": 30, "json": 30, "deflate": 20, "pattern": 5, "counter": 30, "stream": 20, "stream of a pattern": 5}
     with server(count) as (daemon, place):
         port, http = daemon.port("ws"), daemon.port("http")
         with Crowd(port, kinds, 5, 0.2) as crowd, Publications(http, 5, 100, 100) as publications:

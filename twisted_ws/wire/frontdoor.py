@@ -124,6 +124,11 @@ class FrontDoor(TwistedProtocol):
         self._upgrade: Deferred[Welcome] | None = None
         self._http: Any = None
 
+    @property
+    def admittedAs(self) -> str:
+        """The address that the gate has counted."""
+        return self._peer[0]
+
     def connectionMade(self) -> None:
         """Start the one deadline for TLS handshake and head."""
         runtime = self.factory.runtime

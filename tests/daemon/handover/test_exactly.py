@@ -221,7 +221,7 @@ def test_theNewOneDies(moving):
     real = stream.received
 
     def received(frame, descriptors):
-        if frame[0] == "batch":
+        if frame[0] == "callers":
             machine.hub.publish("a", "meanwhile")
             machine.hub.broadcast("all")
             stream.close()

@@ -10,6 +10,9 @@ import pytest
 from twisted_ws.channels.subscribers.buffered import BufferedSubscriber
 from twisted_ws.server.handover.departure import _KINDS
 from twisted_ws.server.handover.table import ANEW, MOVES, STAYS, TABLE, WAITS
+from twisted_ws.web.channels.moving import _NAMES as STREAM_NAMES
+from twisted_ws.web.channels.moving import TABLE as STREAMS
+from twisted_ws.web.channels.stream import EventStream
 from twisted_ws.wire.lane.transport import LANE_NAMES, LaneServer
 from twisted_ws.wire.websocket.autobahn import QuietServerProtocol
 from twisted_ws.wire.websocket.base import BaseConnection
@@ -19,6 +22,7 @@ from twisted_ws.wire.websocket.connection import _NAMES, WebSocketConnection
 OPEN = {
     WebSocketConnection: ((WebSocketConnection, BaseConnection, QuietServerProtocol), _NAMES),
     LaneServer: ((LaneServer,), LANE_NAMES),
+    EventStream: ((EventStream,), ()),
 }
 
 
@@ -45,10 +49,10 @@ def stateOf(kind):
     return {*getattr(kind, "_fields", kind.__dict__.get("__slots__", ()))}
 
 
-@pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*TABLE, *STREAMS], ids=lambda kind: kind.__name__)
 def test_everything(kind):
     """The table of states names each piece of state of a connection: whoever adds one says what becomes of it at a hand-over."""
-    known = TABLE[kind]
+    known = TABLE[kind] if kind in TABLE else STREAMS[kind]
     present = stateOf(kind)
     assert present - known.keys() == set()
     assert {*known.values()} <= {MOVES, ANEW, WAITS, STAYS}
@@ -57,8 +61,10 @@ def test_everything(kind):
 
 
 def test_subscribers():
-    """Each kind of subscriber over a WebSocket can go on, and is in the table; event streams are no callers."""
-    kinds = {BufferedSubscriber, *BufferedSubscriber.__subclasses__()}
-    ours = {each for each in kinds if each.__module__ != "twisted_ws.web.channels.events"}
-    assert {each for each in ours if each.__module__.startswith("twisted_ws.")} == set(_KINDS)
-    assert set(_KINDS) <= set(TABLE)
+    """Each kind of subscriber with a connection can go on, and is in the table."""
+    kinds, new = {BufferedSubscriber}, {BufferedSubscriber}
+    while new:
+        new = {each for kind in new for each in kind.__subclasses__() if each.__module__.startswith("twisted_ws.")}
+        kinds |= new
+    assert kinds == set(_KINDS) | set(STREAM_NAMES)
+    assert kinds <= set(TABLE) | set(STREAMS)

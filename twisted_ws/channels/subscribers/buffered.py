@@ -149,6 +149,11 @@ class BufferedSubscriber(Subscriber):
         return None if self._service is None else self._service.permissions.judge(self)
 
     @property
+    def hasPatterns(self) -> bool:
+        """Whether it is subscribed to a pattern."""
+        return any(map(isPattern, self.channels))
+
+    @property
     def isIdle(self) -> bool:
         """Whether nothing waits here, for the peer or for the engine."""
         return self._mailbox is None and not (self._goesOn or self._isPumping) and self._easing is None

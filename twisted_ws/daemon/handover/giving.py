@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,13 @@ from twisted_ws.engines.journal import Journal
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.server.handover.arrival import RESTART, Arrival
 from twisted_ws.server.handover.departure import Departure
-from twisted_ws.server.handover.states import VERSION, decode
+from twisted_ws.server.handover.states import VERSION, CallerState, decode
 from twisted_ws.server.pacing import paced, sliceSize
 from twisted_ws.server.server import WebSocketServer
+from twisted_ws.web.channels.moving import StreamArrival, StreamDeparture, StreamState
+from twisted_ws.web.channels.moving import decode as decodeStream
+from twisted_ws.web.channels.stream import EventStream
+from twisted_ws.wire.loop.transports import abort
 from twisted_ws.wire.websocket import moving
 from twisted_ws.wire.websocket.connection import WebSocketConnection
 from twisted_ws.wire.websocket.moving import Obstacle
@@ -100,14 +104,19 @@ SOCKETS = Sockets()
 class _Batch:
     """Connections that are on their way.
 
+    Args:
+        kind: "callers" or "streams".
+
     Attributes:
-        states: those of their callers.
+        kind: as given.
+        states: theirs.
         sockets: theirs; the other process has copies.
     """
 
-    __slots__ = ("sockets", "states")
+    __slots__ = ("kind", "sockets", "states")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
         self.states: list[bytes] = []
         self.sockets: list[int] = []
 
@@ -134,6 +143,8 @@ class Giving:
         self._noting = noting = Noting(server)
         self._departure = Departure(server, noting.expectation, noting.journal)
         self._arrival = Arrival(server, noting.expectation, noting.journal)
+        self._streams = StreamDeparture(server, noting.expectation, noting.journal, self._departure)
+        self._streamArrival = StreamArrival(server, noting.expectation, self._arrival)
         self._ready: set[str] | None = None if isinstance(server.engine, MemoryEngine) else set()
         self._asked: set[str] = set()
         self._answers: dict[str, Deferred[Any]] = {}
@@ -144,9 +155,9 @@ class Giving:
         self._whys: set[str] = set()
         self._notThere: set[str] = set()  # ids of those that the other process has refused
         self._isDismissing = False
-        self._dismissed: set[Caller] = set()
+        self._dismissed: set[Any] = set()
         self.given = 0
-        self.refused: dict[Caller, str] = {}
+        self.refused: dict[Any, str] = {}
         stream.received = self._received
         stream.ended = self._ended
 
@@ -227,34 +238,39 @@ class Giving:
 
     async def _giveAll(self) -> bool:
         """Give all that can go now; return whether any may be able to later."""
+        streams = [each for each in self._server.visits if isinstance(each, EventStream)]
+        waiting = await self._giveSome("callers", tuple(self._server.callers), self._departure.depart)
+        return await self._giveSome("streams", streams, self._streams.depart) or waiting
+
+    async def _giveSome(self, kind: str, some: Iterable[Any], depart: Callable[..., tuple[bytes, Any] | Obstacle]) -> bool:
         await self._noting.mark()
-        waiting, batch = False, _Batch()
-        async for caller in self._server.runtime.turns.through(tuple(self._server.callers), STEPS):
+        waiting, batch = False, _Batch(kind)
+        async for each in self._server.runtime.turns.through(some, STEPS):
             if self._isOver:
                 break
-            if not caller.isOpen() or caller in self.refused:
+            if not each.isOpen() or each in self.refused:
                 continue
-            if caller.connectionId in self._notThere:
-                self.refused[caller] = "refused there"
+            if _idOf(each) in self._notThere:
+                self.refused[each] = "refused there"
                 continue
             try:
-                left = self._departure.depart(caller, self._ready)
+                left = depart(each, self._ready)
             except Exception:
                 self._log.failure("a connection failed on its way to another process", event="handover.broken")
-                caller._connection.abort()  # type: ignore[attr-defined]  # no more is known of it
+                abort(each.transport if isinstance(each, EventStream) else each._connection.transport)  # no more is known of it
                 continue
             if isinstance(left, Obstacle):
                 if left.passes:
                     waiting = True
                 else:
-                    self.refused[caller] = left.value
+                    self.refused[each] = left.value
                 continue
             state, socket = left
             batch.states.append(state)
             batch.sockets.append(socket)
             if len(batch.states) >= BATCH:
                 self._send(batch)
-                batch = _Batch()
+                batch = _Batch(kind)
                 while len(self._batches) >= WINDOW and not self._isOver:
                     await self._wait()
                 await self._noting.mark()
@@ -264,30 +280,35 @@ class Giving:
 
     def _dismiss(self, left: float) -> None:
         """Ask those to leave that will never go, and end the responses over HTTP that do not end by themselves: in slices."""
-        if not self._isDismissing and (len(self.refused) > len(self._dismissed) or self._server.visits):
+        if not self._isDismissing and (len(self.refused) > len(self._dismissed) or any(map(self._cannotGo, self._server.visits))):
             self._isDismissing = True
             Deferred.fromCoroutine(self._dismissAll(max(left, LAST))).addErrback(self._notDismissed)
+
+    def _cannotGo(self, visit: Any) -> bool:
+        """Return whether a response over HTTP does not go on in the other process: polls, and streams that are refused."""
+        return not isinstance(visit, EventStream) or visit in self.refused
 
     def _notDismissed(self, failure: Failure) -> None:
         self._log.failure("callers were not asked to leave", failure, event="handover.broken")
 
     async def _dismissAll(self, left: float) -> None:
         server = self._server
-        callers = [each for each in self.refused if each not in self._dismissed]
-        self._dismissed.update(callers)
-        some: list[Any] = [*server.visits, *callers]
+        refused = [each for each in self.refused if each not in self._dismissed]
+        self._dismissed.update(refused)
+        callers = [each for each in refused if isinstance(each, Caller)]
+        some: list[Any] = [*filter(self._cannotGo, server.visits), *callers]
         size = sliceSize(len(some), server.limits.drainRate, left)
         async for each in paced(server.runtime.turns.through(some, CLOSING), size, server.reactor):
             if isinstance(each, Caller):
                 each.close(*RESTART, timeout=left)
-            elif each in server.visits:
+            elif each in server.visits and self._cannotGo(each):
                 each.stop(left)
         self._isDismissing = False
 
     def _send(self, batch: _Batch) -> None:
         self._number = number = self._number + 1
         self._batches[number] = batch
-        self._stream.send("batch", number, time.monotonic(), batch.states, descriptors=batch.sockets)
+        self._stream.send(batch.kind, number, time.monotonic(), batch.states, descriptors=batch.sockets)
 
     def _taken(self, number: int, refused: Sequence[tuple[int, str]]) -> None:
         """Close what the other process has: the connections are its alone from now on."""
@@ -302,22 +323,24 @@ class Giving:
             if index not in kept:
                 self.given += 1
                 self._sockets.close(socket)
-                self._tellEngine(batch.states[index])
+                self._tellEngine(_decoded(batch, index))
         self._wake()
 
-    def _tellEngine(self, state: bytes) -> None:
+    def _tellEngine(self, state: CallerState | StreamState) -> None:
         if self._noting.journal is None:  # else it knows from the other process
-            caller = decode(state)
-            for each in caller.subscriptions:
+            for each in state.subscriptions:
                 if each.entered is not None:
-                    self._server.channels.presence.departed(each.channel, caller.connectionId)
+                    self._server.channels.presence.departed(each.channel, state.connectionId)
 
     def _back(self, batch: _Batch, index: int) -> None:
         """Go on here with a connection that the other process does not have."""
-        state = decode(batch.states[index])
+        state = _decoded(batch, index)
         self._notThere.add(state.connectionId)
         attach = partial(self._sockets.attach, runtime=self._server.runtime, socket=batch.sockets[index])
-        self._arrival.arrive(state, attach)
+        if isinstance(state, CallerState):
+            self._arrival.arrive(state, attach)
+        else:
+            self._streamArrival.arrive(state, attach)
 
     def _takeBack(self) -> None:
         batches, self._batches = self._batches, {}
@@ -334,3 +357,12 @@ class Giving:
         room, self._room = self._room, None
         if room is not None:
             room.callback(None)
+
+
+def _decoded(batch: _Batch, index: int) -> CallerState | StreamState:
+    state = batch.states[index]
+    return decode(state) if batch.kind == "callers" else decodeStream(state)
+
+
+def _idOf(each: Caller | EventStream) -> str:
+    return each.connectionId if isinstance(each, Caller) else str(each.subscriber.caller.connectionId)

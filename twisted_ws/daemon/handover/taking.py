@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +14,10 @@ from twisted.logger import Logger
 from twisted_ws.daemon.handover.giving import SOCKETS, Noting, Sockets
 from twisted_ws.daemon.handover.stream import HandStream
 from twisted_ws.server.handover.arrival import Arrival
-from twisted_ws.server.handover.states import VERSION, CallerState, decode
+from twisted_ws.server.handover.states import VERSION, decode
 from twisted_ws.server.server import WebSocketServer
+from twisted_ws.web.channels.moving import StreamArrival
+from twisted_ws.web.channels.moving import decode as decodeStream
 
 # The cost of putting one into this process, in steps of `Turns`.
 STEPS = 96
@@ -42,6 +44,7 @@ class Taking:
         self._stream = stream
         self._noting = noting = Noting(server)
         self._arrival = Arrival(server, noting.expectation, noting.journal)
+        self._streams = StreamArrival(server, noting.expectation, self._arrival)
         self._work: deque[tuple[list[Any], list[int]]] = deque()
         self._isWorking = False
         self._hasEnded = False
@@ -78,8 +81,10 @@ class Taking:
                 self._stream.send("hello", VERSION)
             elif kind == "expect":
                 self._stream.send("ready", await self._noting.expectation.expect(fields[0]))
-            elif kind == "batch":
-                await self._take(fields[0], fields[1], fields[2], descriptors)
+            elif kind == "callers":
+                await self._take(decode, self._arrival, fields, descriptors)
+            elif kind == "streams":
+                await self._take(decodeStream, self._streams, fields, descriptors)
         self._isWorking = False
         if self._hasEnded:
             self._end()
@@ -90,24 +95,32 @@ class Taking:
             self._noting.end()
             self.done.callback(None)
 
-    async def _take(self, number: int, at: float, states: Sequence[bytes], descriptors: Sequence[int]) -> None:
-        """Take those that can go on here, and say which cannot; until that is said, the other process has all of them."""
+    async def _take(self, decoder: Callable[[bytes], Any], arrival: Any, fields: Sequence[Any], sockets: Sequence[int]) -> None:
+        """Take those that can go on here, and say which cannot; until that is said, the other process has all of them.
+
+        Args:
+            decoder: reads their states.
+            arrival: lets them go on: an `Arrival`, or one like it.
+            fields: the number of the batch, when it left (seconds of the machine's clock), and the states.
+            sockets: theirs.
+        """
+        number, at, states = fields
         await self._noting.mark()
-        found: list[tuple[CallerState, int]] = []
+        found: list[tuple[Any, int]] = []
         refused: list[tuple[int, str]] = []
-        for index, (packed, descriptor) in enumerate(zip(states, descriptors, strict=True)):
-            decoded = decode(packed)
-            why = self._arrival.refusal(decoded)
+        for index, (packed, socket) in enumerate(zip(states, sockets, strict=True)):
+            state = decoder(packed)
+            why = arrival.refusal(state)
             if why is None:
-                found.append((decoded, descriptor))
+                found.append((state, socket))
             else:
                 refused.append((index, why))
-                self._sockets.close(descriptor)
+                self._sockets.close(socket)
         said: Deferred[None] = Deferred()
         self._stream.send("taken", number, refused, sent=partial(said.callback, None))
         await said
         # If that process has ended before it heard this, nobody else has them.
-        async for state, descriptor in self._server.runtime.turns.through(found, STEPS):
+        async for state, socket in self._server.runtime.turns.through(found, STEPS):
             self.taken += 1
-            attach = partial(self._sockets.attach, runtime=self._server.runtime, socket=descriptor)
-            self._arrival.arrive(state, attach, time.monotonic() - at)
+            attach = partial(self._sockets.attach, runtime=self._server.runtime, socket=socket)
+            arrival.arrive(state, attach, time.monotonic() - at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +18,7 @@ from twisted_ws.channels.service import ChannelService
 from twisted_ws.channels.subscribers.buffered import BufferedSubscriber
 from twisted_ws.channels.subscribers.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.channels.subscribers.websocket import JsonSubscriber, RawSubscriber
+from twisted_ws.channels.visitor import Visitor
 from twisted_ws.closecodes import EXPIRED
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
@@ -25,9 +26,10 @@ from twisted_ws.dispatch.resumable import isResumable
 from twisted_ws.engines.contract import Disconnect
 from twisted_ws.engines.journal import Entry, Journal
 from twisted_ws.errors import ChannelError, CloseCode, ConnectionClosed, ServiceError
+from twisted_ws.identity import GUEST
 from twisted_ws.message import Kind, Message, Publication
 from twisted_ws.names import patternsOf
-from twisted_ws.server.handover.states import CallerState, identityOf, requestOf, unpack
+from twisted_ws.server.handover.states import CallerState, IdentityState, RequestState, identityOf, requestOf, unpack
 from twisted_ws.wire.loop.transports import abort
 from twisted_ws.wire.websocket import moving
 from twisted_ws.wire.websocket.connection import WebSocketConnection
@@ -59,32 +61,39 @@ class Arrival:
 
     def refusal(self, state: CallerState) -> str | None:
         """Return why a caller cannot go on here; None if it can."""
+        service, why = self.mountedFor(state.request, state.identity)
+        if why is not None:
+            return why
+        if state.subProtocol is not None and state.subProtocol not in examine(service).subProtocols:
+            return f"{type(service).__name__} does not speak {state.subProtocol}"
+        if state.membership in ("raw", "json") and not isinstance(service, ChannelService):
+            return f"{type(service).__name__} is not a service of channels"
+        return None
+
+    def mountedFor(self, request: RequestState, identity: IdentityState | None) -> tuple[Any, str | None]:
+        """Return the service that answers a request here, and why nobody can go on with it; None if somebody can."""
         server = self._server
         if server.isStopping:
-            return "the server is stopping"
-        match = server.match(state.request.target.partition("?")[0])
+            return None, "the server is stopping"
+        match = server.match(request.target.partition("?")[0])
         if match is None:
-            return "nothing answers its path"
+            return None, "nothing answers its path"
         mounted: Mounted = match.value
+        service = mounted.service
         try:
-            handlers = examine(mounted.service)
+            handlers = examine(service)
         except ServiceError as error:
-            return str(error)
-        if not isResumable(mounted.service, handlers):
-            return f"{type(mounted.service).__name__} does not say that it is resumable"
-        if state.subProtocol is not None and state.subProtocol not in handlers.subProtocols:
-            return f"{type(mounted.service).__name__} does not speak {state.subProtocol}"
-        if state.membership in ("raw", "json") and not isinstance(mounted.service, ChannelService):
-            return f"{type(mounted.service).__name__} is no service of channels"
-        if mounted.chain is not None and state.identity is None:
-            return f"{type(mounted.service).__name__} asks who comes, now"
-        identity = identityOf(state.identity)
+            return service, str(error)
+        if not isResumable(service, handlers):
+            return service, f"{type(service).__name__} does not say that it is resumable"
+        if mounted.chain is not None and identity is None:
+            return service, f"{type(service).__name__} asks who comes, now"
         if identity is not None:
             try:
-                requireScope(identity, mounted.scopes)
+                requireScope(identityOf(identity) or GUEST, mounted.scopes)
             except AccessRefused as refused:
-                return refused.message
-        return None
+                return service, refused.message
+        return service, None
 
     def arrive(self, state: CallerState, attach: Callable[[WebSocketConnection], None], transit: float = 0.0) -> None:
         """Let a caller go on here that was not refused.
@@ -165,9 +174,7 @@ class Arrival:
         if missed is None:
             caller.close(*RESTART)
             return
-        for entry in missed:
-            if entry.kind == "command":
-                self._obey(entry.value, caller, subscriber)
+        self._obeyAll(missed, caller, subscriber)
         identity = caller.identity
         if identity is not None:
             try:
@@ -179,7 +186,23 @@ class Arrival:
             judging.addErrback(lambda failure: _log.failure("subscriptions were not looked at", failure, event="handover.broken"))
         moving.begin(connection)
 
-    def _give(self, entry: Entry, caller: Caller, subscriber: BufferedSubscriber | None) -> None:
+    def giveMissed(self, number: int, visitor: Visitor, subscriber: BufferedSubscriber) -> bool:
+        """Let a visitor have what it has missed since a number; return False if that is not known."""
+        missed = [] if self._journal is None else self._journal.since(number)
+        if missed is None:
+            return False
+        for entry in missed:
+            if entry.kind != "broadcast":  # which is for callers
+                self._give(entry, visitor, subscriber)
+        self._obeyAll(missed, visitor, subscriber)
+        return True
+
+    def _obeyAll(self, missed: Sequence[Entry], caller: Any, subscriber: Any) -> None:
+        for entry in missed:
+            if entry.kind == "command":
+                self._obey(entry.value, caller, subscriber)
+
+    def _give(self, entry: Entry, caller: Any, subscriber: BufferedSubscriber | None) -> None:
         """Let a caller have what it has missed."""
         kind, value = entry.kind, entry.value
         if kind == "broadcast":
@@ -198,7 +221,7 @@ class Arrival:
         else:  # joined, left
             self._server.channels.presence.tellOne(value[0], subscriber, kind, value[1], value[2])
 
-    def _obey(self, command: Any, caller: Caller, subscriber: BufferedSubscriber | None) -> None:
+    def _obey(self, command: Any, caller: Any, subscriber: BufferedSubscriber | None) -> None:
         if caller.connectionId != command.connection and (command.user is None or caller.user != command.user):
             return
         if isinstance(command, Disconnect):

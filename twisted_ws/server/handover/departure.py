@@ -44,6 +44,9 @@ class Departure:
         server: the server.
         expectation: see `Expectation`.
         journal: what the engine tells; None if it does not number that.
+
+    Attributes:
+        isExact: whether it is known what a subscriber of a pattern has got.
     """
 
     def __init__(self, server: WebSocketServer, expectation: Expectation, journal: Journal | None) -> None:
@@ -51,7 +54,7 @@ class Departure:
         self._expectation = expectation
         self._journal = journal
         # Else nobody knows what a caller has got of a pattern, which has no positions.
-        self._isExact = journal is not None or isinstance(server.engine, MemoryEngine)
+        self.isExact = journal is not None or isinstance(server.engine, MemoryEngine)
         self._told: set[tuple[str, str]] = set()
 
     def obstacle(self, caller: Caller, ready: set[str] | None = None) -> Obstacle | None:
@@ -76,7 +79,7 @@ class Departure:
         if subscriber is not None:
             if type(subscriber) not in _KINDS:
                 return Obstacle.SERVICE
-            if not self._isExact and any(map(isPattern, caller.channels)):
+            if not self.isExact and any(map(isPattern, caller.channels)):
                 return Obstacle.STATE
         if found is not None:
             return found
@@ -110,7 +113,7 @@ class Departure:
         name = type(original(dispatcher.service)).__name__
         try:
             self._parts(caller, name)  # before the service is told that it leaves
-            said = self._packed(dispatcher.handOver(), name, "what onHandOver returns")
+            said = self.packed(dispatcher.handOver(), name, "what onHandOver returns")
             user, requestUser, attributes, identity = self._parts(caller, name)
         except (Stay, NotPortable):
             return Obstacle.STATE
@@ -144,20 +147,30 @@ class Departure:
         attributes = caller._attributes
         if attributes:
             for key, value in attributes.items():
-                self._packed(value, name, f"attributes[{printable(repr(key))}]")
+                self.packed(value, name, f"attributes[{printable(repr(key))}]")
         try:
             identity = identityState(caller.identity)
         except NotPortable as error:
             self._tell(name, "identity.info", error)
             raise
         return (
-            self._packed(caller.user, name, "user"),
-            self._packed(caller.request.user, name, "request.user"),
-            self._packed(attributes, name, "attributes"),
+            self.packed(caller.user, name, "user"),
+            self.packed(caller.request.user, name, "request.user"),
+            self.packed(attributes, name, "attributes"),
             identity,
         )
 
-    def _packed(self, value: Any, name: str, what: str) -> bytes:
+    def packed(self, value: Any, name: str, what: str) -> bytes:
+        """Return a value as msgpack; log once if it has no form.
+
+        Args:
+            value: the value.
+            name: the class of the service.
+            what: what the value is, for the log.
+
+        Raises:
+            NotPortable: it has none.
+        """
         try:
             return pack(value)
         except NotPortable as error:

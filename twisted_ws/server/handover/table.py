@@ -33,12 +33,13 @@ WAITS = "waits"
 STAYS = "stays"
 
 
-def _rows(**fates: str) -> dict[str, str]:
+def rows(**fates: str) -> dict[str, str]:
+    """Return the fates by name; each argument is a fate, with the names that have it."""
     return {name: fate for fate, names in fates.items() for name in names.split()}
 
 
 TABLE: dict[type[Any], dict[str, str]] = {
-    WebSocketConnection: _rows(
+    WebSocketConnection: rows(
         moves="_admittedAs _keepAlive _unread _controlRate _messageRate _outbox _perMessageCompress",
         anew="_welcome connected transport _receiver _state _idleTimeout wheelSlot _deliver _lane sender _heard sharedRate "
         "counted _kept _hasLeft _lostFrom _reminder _pauses utf8validator _closing _failure _peersClose "
@@ -47,41 +48,41 @@ TABLE: dict[type[Any], dict[str, str]] = {
         "message_is_binary message_data_total_length control_frame_data",
         waits="_rest data current_frame inside_message _message _unhandled _closeWaiters _whenEased _makeRoom",
     ),
-    LaneServer: _rows(
+    LaneServer: rows(
         moves="descriptor _tempDataBuffer _tempDataLen dataBuffer offset",
         anew="reactor protocol server client _addressType sessionno sender connected producer streamingProducer disconnected "
         "_socket _closed",
         waits="disconnecting _aborting",
     ),
-    Sender: _rows(moves="_frame _sent lastData", anew="handle open waiting begun written", stays="secure"),
-    Outbox: _rows(
+    Sender: rows(moves="_frame _sent lastData", anew="handle open waiting begun written", stays="secure"),
+    Outbox: rows(
         moves="_control _messages _partial _pong written",
         anew="_backlog _cap _ease _give _gone _held _inFlight _kept _socket _wheel busy charges counted isAwaited owner "
         "progressAt sender size _waiters",  # Deferreds of frames fail: nobody can tell what becomes of them
         waits="_pumping _ended",
     ),
-    KeepAlive: _rows(moves="_ahead _count _ping dueAt payload"),
-    Rate: _rows(moves="_begin _count _unread"),
-    Dispatcher: _rows(
+    KeepAlive: rows(moves="_ahead _count _ping dueAt payload"),
+    Rate: rows(moves="_begin _count _unread"),
+    Dispatcher: rows(
         anew="_callers _connection _handlers _leaving _limits _onBinary _onText _opened _runtime _service caller",
         waits="_closedWith _draining _grace _idling _iterations _queue _running",
     ),
-    Caller: _rows(
+    Caller: rows(
         moves="_attributes _user connectionId life membership negotiatedSubProtocol request since",
         anew="__weakref__ _connection _place _registry",
     ),
-    UpgradeRequest: _rows(
+    UpgradeRequest: rows(
         moves="_headers identity isProxied isSecure path peerAddress peerPort subProtocols target user",
         anew="bearer pathParams pathRest",  # of the path at which its service is mounted there
         stays="clientCertificate",
     ),
-    Identity: _rows(moves="user subscribe publish scopes info expiresAt issuedAt tokenId by isAmbient payload"),
-    Lifetime: _rows(moves="_terms", anew="_connection _expire _expiresAt _isWarned _lapse _seconds _unixTime _warn"),
-    Term: _rows(moves="until mayPublish tokenId"),
-    Subscriber: _rows(moves="channels", anew="caller gone"),
-    BufferedSubscriber: _rows(
+    Identity: rows(moves="user subscribe publish scopes info expiresAt issuedAt tokenId by isAmbient payload"),
+    Lifetime: rows(moves="_terms", anew="_connection _expire _expiresAt _isWarned _lapse _seconds _unixTime _warn"),
+    Term: rows(moves="until mayPublish tokenId"),
+    Subscriber: rows(moves="channels", anew="caller gone"),
+    BufferedSubscriber: rows(
         moves="held", anew="_channels _connection _patterns _service sender", waits="_easing _goesOn _isPumping _mailbox"
     ),
-    RawSubscriber: _rows(anew="_resuming"),
-    JsonSubscriber: _rows(waits="_asked _line"),
+    RawSubscriber: rows(anew="_resuming"),
+    JsonSubscriber: rows(waits="_asked _line"),
 }

@@ -21,7 +21,7 @@ from twisted_ws.web.http.compression import listed, wanted
 from twisted_ws.wire.speedups import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from twisted.internet.defer import Deferred
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from twisted_ws.channels.service import ChannelService
     from twisted_ws.channels.visitor import Visitor
     from twisted_ws.frames import OutgoingMessage
+    from twisted_ws.message import Position
     from twisted_ws.web.channels.request import ChannelRequest
     from twisted_ws.web.http.request import HttpRequest
 
@@ -85,12 +86,22 @@ class EventSubscriber(BufferedSubscriber):
 
     def __init__(self, visitor: Visitor, stream: EventStream, service: ChannelService, names: Iterable[str]) -> None:
         visitor._connection = stream
+        stream.subscriber = self
         super().__init__(cast("Caller", visitor), service.server.channels, service)
         if not stream.chunked:
             self.sender = NEVER
         self._stream = stream
         self._starts: list[tuple[Start, dict[str, Any] | None]] = []
         self._began = False
+
+    @property
+    def cursorNames(self) -> list[str]:
+        """The names of the cursor of its ids; none if each id is a position of one channel."""
+        return []
+
+    def goesOn(self, positions: Mapping[str, Position]) -> None:
+        """Go on where a stream has ended in another process, at these positions."""
+        self._began = True
 
     def open(self) -> None:
         """Begin the stream: the start of each subscription, what was missed, and then what comes."""
@@ -208,15 +219,28 @@ class JsonEventSubscriber(EventSubscriber):
 class CursorEventSubscriber(JsonEventSubscriber):
     """An event stream of several channels or of patterns: the id of each event is its position in all of them."""
 
-    __slots__ = ("_cursor",)
+    __slots__ = ("_cursor", "_names")
 
     format: ClassVar[Format] = staticmethod(cursorEvent)
 
     def __init__(self, visitor: Visitor, stream: EventStream, service: ChannelService, names: Iterable[str]) -> None:
+        names = tuple(names)
         super().__init__(visitor, stream, service, names)
+        self._names = names
         self._cursor = Cursor(names)
         self.sender = NEVER  # no two streams get the same bytes
         stream.prefix = self._prefix
+
+    @property
+    def cursorNames(self) -> list[str]:
+        """Those with which it began."""
+        return [*self._names]
+
+    def goesOn(self, positions: Mapping[str, Position]) -> None:
+        """Also note the positions."""
+        super().goesOn(positions)
+        for channel, position in positions.items():
+            self._cursor.begin(channel, position)
 
     def begin(self, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None) -> None:
         """Also note the position at which the subscription begins."""

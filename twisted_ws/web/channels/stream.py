@@ -14,7 +14,9 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_ws.channels.subscribers.formats import LARGE
 from twisted_ws.errors import ChannelError, ConnectionClosed, SlowConsumer
@@ -23,6 +25,7 @@ from twisted_ws.logs import peerName, printable
 from twisted_ws.message import TEXT
 from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.loop.transports import hasVanished
+from twisted_ws.wire.websocket import moving
 from twisted_ws.wire.websocket.outbox import SLICE, Outbox
 
 if TYPE_CHECKING:
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from twisted_ws.errors import WebSocketError
     from twisted_ws.limits import Limits
     from twisted_ws.message import Publication
-    from twisted_ws.web.http.connection import HttpConnection
-    from twisted_ws.web.http.request import HttpRequest
 
 HEARTBEAT = b":\n\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -92,7 +93,7 @@ class EventStream:
     it is refused.
 
     Args:
-        request: what it answers.
+        request: what it answers, an `HttpRequest`; or what stands for it where the stream goes on after its head.
         channels: whose limits and clock it has.
         whenGone: called once when nothing can be written any more.
 
@@ -100,14 +101,16 @@ class EventStream:
         sender: see `twisted_ws.wire.websocket.fanout`; only a stream that is `chunked` can be sent to like that.
         chunked: whether its bytes go out in chunks.
         prefix: makes what precedes a `ServerSentEvent` on this stream alone; None for nothing.
+        subscriber: whoever writes to it.
         refusal: what its request has to be answered with, because the stream was refused before it began; else None.
     """
 
     wheelSlot: int | None = None
+    subscriber: Any = None
 
-    def __init__(self, request: HttpRequest, channels: Channels, whenGone: Callable[[], None]) -> None:
-        self._request = request
-        self._connection: HttpConnection = request.channel
+    def __init__(self, request: Any, channels: Channels, whenGone: Callable[[], None]) -> None:
+        self._request: Any = request
+        self._connection: Any = request.channel
         self._channels = channels
         self._whenGone: Callable[[], None] | None = whenGone
         self._goOn: Callable[[], None] | None = None
@@ -156,6 +159,46 @@ class EventStream:
             self.giveUp()
             if self._request.whenGone is not None:
                 self._request.whenGone()
+
+    # Hand-over to another process.
+
+    @property
+    def transport(self) -> Any:
+        """The transport of its connection."""
+        return self._connection.transport
+
+    @property
+    def isIdle(self) -> bool:
+        """Whether it has begun, nothing is being written at this moment, and the peer has sent nothing that waits."""
+        return self._isBegun and not self._ending and not self._outbox.isWriting and not getattr(self._connection, "_input", b"")
+
+    def depart(self) -> tuple[bytes, float, str, Any]:
+        """Forget the stream without a word to its peer.
+
+        Returns:
+            The bytes that the kernel has not taken, the seconds until the next heartbeat, the address that the gate counted, and
+            the socket (see `twisted_ws.wire.websocket.moving.depart`).
+        """
+        transport: Any = self._connection.transport
+        ping = self._pingAt - self._channels.seconds()
+        self._ending, self._whenGone = True, None
+        self._channels.wheel.drop(self)
+        unsent, protocol = moving.unsentOf(transport), transport.protocol
+        left = moving.release(transport)
+        outbox = self._outbox.depart(unsent, ConnectionClosed())
+        admittedAs: str = getattr(protocol, "admittedAs", "")
+        protocol.connectionLost(Failure(ConnectionDone()))  # as far as this process is concerned
+        return outbox, ping, admittedAs, left
+
+    def arrive(self, data: bytes, ping: float) -> None:
+        """Go on with what another process has left, in place of `open`."""
+        self._isBegun = True
+        now = self._channels.seconds()
+        self._pingAt = now + ping
+        self._outbox.arrive(data)
+        self._openLane()
+        if not self._ending:
+            self._wait(now)
 
     # Connection.
 
@@ -288,7 +331,7 @@ class EventStream:
 
     def stop(self, timeout: float) -> Deferred[None]:
         """End because the server stops, with a hint when to reconnect (see `twisted_ws.wire.websocket.runtime.OpenResponse`)."""
-        lost = self._connection.whenLost(timeout)
+        lost: Deferred[None] = self._connection.whenLost(timeout)
         self.end(b"retry: %d\n\n" % round(1000 * returnDelay(self._channels.limits)))
         return lost
 
@@ -359,10 +402,11 @@ class EventStream:
         self._channels.wheel.drop(self)
         self._outbox.release()
         self._connection.reclaim()
-        self._request.finish()  # type: ignore[no-untyped-call]
+        self._request.finish()
 
     def _finished(self, result: object) -> None:
         """The answer has ended, or the peer has left."""
+        self.subscriber = None
         self._ending = True
         self.sender.open = False
         self._channels.wheel.drop(self)

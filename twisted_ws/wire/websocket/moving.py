@@ -85,15 +85,14 @@ def obstacle(connection: WebSocketConnection) -> Obstacle | None:
     transport: Any = connection.transport
     if connection._state is not OPEN or transport is None:
         return Obstacle.LEAVING
-    if hasTLS(transport) or getattr(transport, "isSecure", False):
-        return Obstacle.TLS
-    if not isinstance(transport, (tcp.Server, unix.Server)) and not hasattr(transport, "release"):
-        return Obstacle.TRANSPORT
+    found = transportObstacle(transport)
+    if found is not None and not found.passes:
+        return found
     deflate = connection._perMessageCompress
     if deflate is not None and deflate.settings() is None:
         return Obstacle.CONTEXT
-    if getattr(transport, "disconnecting", False) or not getattr(transport, "connected", True):
-        return Obstacle.LEAVING
+    if found is not None:
+        return found
     isBetween = connection.current_frame is None and not connection.inside_message and not connection.data
     if connection._rest is not None or connection._message is not None or not isBetween or connection._isTaking():
         return Obstacle.MIDDLE
@@ -101,6 +100,17 @@ def obstacle(connection: WebSocketConnection) -> Obstacle | None:
         return Obstacle.HANDLER
     # In the middle of a call of its own, which a finaliser has interrupted.
     return Obstacle.WAITS if connection._outbox.isWriting else None
+
+
+def transportObstacle(transport: Any) -> Obstacle | None:
+    """Return why a transport cannot be passed on; None if it can."""
+    if hasTLS(transport) or getattr(transport, "isSecure", False):
+        return Obstacle.TLS
+    if not isinstance(transport, (tcp.Server, unix.Server)) and not hasattr(transport, "release"):
+        return Obstacle.TRANSPORT
+    if getattr(transport, "disconnecting", False) or not getattr(transport, "connected", True):
+        return Obstacle.LEAVING
+    return None
 
 
 def depart(connection: WebSocketConnection) -> tuple[ConnectionState, Any]:
@@ -121,7 +131,7 @@ def depart(connection: WebSocketConnection) -> tuple[ConnectionState, Any]:
     connection._setLane()
     wheel.drop(connection)
     gone = ConnectionClosed()
-    outbox, unsent = connection._outbox, _unsent(transport)
+    outbox, unsent = connection._outbox, unsentOf(transport)
     admittedAs, connection._admittedAs = connection._admittedAs, None
     if admittedAs is not None:
         runtime.gate.release(admittedAs)
@@ -129,7 +139,7 @@ def depart(connection: WebSocketConnection) -> tuple[ConnectionState, Any]:
     connection._note()
     connection._receiver, connection._deliver = ENDED, ENDED.messageReceived
     connection._reminder = connection._whenEased = connection._makeRoom = None
-    left = _release(transport)
+    left = release(transport)
     state = ConnectionState(
         admittedAs or "",
         None if deflate is None else deflate.settings(),
@@ -143,14 +153,14 @@ def depart(connection: WebSocketConnection) -> tuple[ConnectionState, Any]:
     return state, left
 
 
-def _unsent(transport: Any) -> bytes:
+def unsentOf(transport: Any) -> bytes:
     """Return what a transport has that the kernel has not."""
     if not isinstance(transport, tcp.Connection):
         return b""  # in memory, it stays there
     return b"".join([transport.dataBuffer[transport.offset :], *transport._tempDataBuffer])
 
 
-def _release(transport: Any) -> Any:
+def release(transport: Any) -> Any:
     """Give up a transport without ending its connection; return the socket."""
     if hasattr(transport, "release"):
         return transport.release()
@@ -227,8 +237,8 @@ def begin(connection: WebSocketConnection) -> None:
         connection._setLane()
 
 
-def attach(connection: WebSocketConnection, runtime: Runtime, descriptor: int) -> None:
-    """Give a connection the transport of a socket that another process had; the descriptor is the transport's from now on.
+def attach(connection: Any, runtime: Runtime, descriptor: int) -> None:
+    """Give a protocol the transport of a socket that another process had; the descriptor is the transport's from now on.
 
     Raises:
         OSError: the socket has failed; the descriptor is closed.
@@ -248,7 +258,7 @@ def attach(connection: WebSocketConnection, runtime: Runtime, descriptor: int) -
         if len(peer) == 4 and peer[3]:
             peer = (socket.getnameinfo(peer, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0], *peer[1:])
         transport: Any = LaneServer(descriptor, connection, peer, _Port(host[1]), 0, runtime.group)
-        connection.makeConnection(transport)  # type: ignore[no-untyped-call]
+        connection.makeConnection(transport)
         return
     with own:  # the reactor takes a copy
         reactor.adoptStreamConnection(descriptor, family, _Factory(connection))
@@ -264,9 +274,9 @@ class _Port:
 class _Factory:
     """Gives a connection that is there already to the reactor."""
 
-    def __init__(self, connection: WebSocketConnection) -> None:
+    def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    def buildProtocol(self, address: object) -> WebSocketConnection:
+    def buildProtocol(self, address: object) -> Any:
         """Return it."""
         return self._connection
