@@ -14,6 +14,7 @@ import pytest
 from twisted.logger import LogEvent, Logger, LogLevel
 from twisted.python.failure import Failure
 
+from twisted_ws import logs as package
 from twisted_ws.daemon import logs
 from twisted_ws.daemon.logs import DaemonLog, LossCounter, jsonObserver, openLogFile, textObserver
 from twisted_ws.errors import ConfigurationError
@@ -171,8 +172,10 @@ def test_levels() -> None:
             Logger(namespace, observer=observer).warn("warn")
         return [line.split("[")[1].split("]")[0] for line in file.getvalue().splitlines()]
 
+    assert package.details
     assert written() == ["a#warn", "a.b#debug", "a.b#warn", "a.b.c#debug", "a.b.c#warn", "a.bc#warn"]
     log.setLevels((("", "error"),))
+    assert not package.details
     assert written() == []
 
 

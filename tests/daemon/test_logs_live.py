@@ -30,6 +30,19 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+def test_connections(tmp_path: Path) -> None:
+    """With level debug of the wire, each connection that opens and closes is a line, with what is known of it."""
+    with running(tmp_path, "--log-level", "twisted_ws.wire=debug,info", "--log-format", "json") as server:
+        with server.client(additional_headers={"Origin": f"http://localhost:{server.port('ws')}"}) as client:
+            client.close(4000, "enough")
+        closed = json.loads(server.waitFor('"connection.closed"'))
+    (opened,) = [line for line in lines(server.output) if line["event"] == "connection.opened"]
+    assert (closed["code"], closed["reason"], closed["path"], closed["peer"]) == (4000, "enough", "/ws/subscribe", "127.0.0.1")
+    assert closed["duration"] >= 0
+    assert closed["connection"] == opened["connection"]
+    assert opened["origin"].startswith("http://localhost:")
+
+
 @pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=["one process", "workers"])
 def test_levels(tmp_path: Path, more: tuple[str, ...]) -> None:
     """The levels of the configuration file hold by namespace, in all processes, and a reload takes those that it has then."""

@@ -21,6 +21,7 @@ from twisted.logger import (
 from twisted.python.logfile import LogFile
 from zope.interface import implementer, provider
 
+from twisted_ws import logs
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import shown
 from twisted_ws.records import RecentRecords, recordOf
@@ -173,6 +174,7 @@ class DaemonLog:
 
 def setLevels(predicate: LogLevelFilterPredicate, levels: Levels) -> None:
     """Let a predicate pass these levels; see `DaemonLog.setLevels`."""
+    logs.details = any(level == "debug" for _, level in levels)
     predicate.clearLogLevels()
     for namespace, level in levels:
         predicate.setLogLevelForNamespace(namespace, LogLevel.levelWithName(level))

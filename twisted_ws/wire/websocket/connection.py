@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_ws import logs
 from twisted_ws.closecodes import codeName
 from twisted_ws.counts import Counts
 from twisted_ws.errors import (
@@ -197,6 +198,8 @@ class WebSocketConnection(QuietServerProtocol):
         self._state = OPENED[self._state]
         self.sender.open = self._lane is not None and self._lane.sender is not None and self._perMessageCompress is None
         wheel.set(self, self._nextDeadline(now))
+        if logs.details:
+            self._tellOpened()
         self._receiver.opened()
         if self._rest is None:
             self._setLane()
@@ -264,6 +267,8 @@ class WebSocketConnection(QuietServerProtocol):
         ):
             why = _LOST if reason.value is CONNECTION_LOST else reason.getErrorMessage()
             self._tellFailed(TransportError(f"the connection broke: {why}"))
+        if logs.details:
+            self._tellClosed(code, text)
         self._receiver.closed(code, text)
         if self._receiver is not ENDED:  # it has not been here before
             isOurs = bool(self._closeWaiters) or (self._failure is not None and self._failure.code is not None)
@@ -759,6 +764,31 @@ class WebSocketConnection(QuietServerProtocol):
     def mayLog(self, kind: str) -> int:
         """Return whether one more line of this kind may be logged (see `twisted_ws.connection.Connection`)."""
         return self.runtime.throttle.allows(kind)
+
+    def _tellOpened(self) -> None:
+        if turn := self.runtime.details.allows("opened"):
+            _log.debug(
+                "{client} has connected to {path}",
+                event="connection.opened",
+                client=self._receiver.peer(),
+                suppressed=turn - 1,
+                **self._receiver.facts(),
+            )
+
+    def _tellClosed(self, code: int, text: str) -> None:
+        receiver = self._receiver
+        if receiver is not ENDED and (turn := self.runtime.details.allows("closed")):
+            since = getattr(receiver.caller, "since", 0)
+            _log.debug(
+                "{client} has left: {code}",
+                event="connection.closed",
+                client=receiver.peer(),
+                code=code,
+                reason=printable(text),
+                duration=round(self.runtime.unixTime() - since, 3) if since else None,
+                suppressed=turn - 1,
+                **receiver.facts(),
+            )
 
     def _tellFailed(self, error: WebSocketError) -> None:
         self._failure = error

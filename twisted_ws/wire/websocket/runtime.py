@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_ws.counts import Counts
 from twisted_ws.limits import Limits
-from twisted_ws.logs import Throttle
+from twisted_ws.logs import DETAILS, Throttle
 from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.lane.group import PollGroup
 from twisted_ws.wire.loop.backlog import Backlog
@@ -49,6 +49,7 @@ class Runtime:
         intake: the bytes that they have sent, and that are not whole or not handled yet.
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
+        details: does the same for lines of level debug, of which there may be more.
         fanOuts: what is on its way to many.
         taking: the connections whose input is being handled, as nested pairs, innermost first: a handler or a finaliser may run
             the reactor.
@@ -74,6 +75,7 @@ class Runtime:
         self.intake = Backlog(limits.maxReceiveBufferTotal)
         self.gate = Gate(limits, reactor.seconds)
         self.throttle = Throttle(reactor.seconds)
+        self.details = Throttle(reactor.seconds, DETAILS)
         self.fanOuts = FanOuts(self)
         self.taking: tuple[WebSocketConnection, Any] | None = None
         self.deciding: set[OpenResponse] = set()
