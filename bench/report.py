@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from bench.figures import Row, Verdict, judge, middle, ratio
 from bench.results import Results
 
-__all__ = ["BEGIN", "END", "figure", "filled", "markdown", "text"]
+__all__ = ["BEGIN", "END", "facts", "figure", "filled", "markdown", "text"]
 
 BEGIN = "<!-- Written by python -m bench --write-docs from bench/results.json: -->"
 END = "<!-- End of what is written. -->"
@@ -111,12 +111,13 @@ def markdown(rows: Sequence[Row], results: Results) -> str:
             lines += ["", *_servers(part, results)]
     if few:
         lines += ["", *_servers(few, results, turned=True)]
-    lines += ["", _facts(results), ""]
+    lines += ["", facts(results), ""]
     lines += [f"- {results.peers[key]}: {version}" for key, version in results.versions.items() if version]
     return "\n".join(lines)
 
 
-def _facts(results: Results) -> str:
+def facts(results: Results) -> str:
+    """Return when, where and how the results were measured."""
     machine, effort = results.machine, results.effort
     return (
         f"Measured on {results.date}: {machine.get('cores', '?')} cores of {machine.get('processor', '?')}, "

@@ -13,6 +13,10 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import twisted_ws
+from bench.figures import middle
+from bench.report import facts, figure
+from bench.results import Results
+from bench.workloads import WORKLOADS
 from twisted_ws.closecodes import CHANNELS, CLOSES, Again, Close
 from twisted_ws.daemon.settings import KEYS
 from twisted_ws.limits import Limits
@@ -143,7 +147,25 @@ def metrics() -> str:
     return "\n".join(lines)
 
 
+# What the comparison shows of the benchmark: servers that others use for the same, and works that most of them do.
+_COMPARED = ("twisted_ws", "pure", "nchan", "picows", "websockets", "ws", "stock")
+_WORK = ("fanout", "echo", "connects", "idle", "tls-fanout")
+
+
+def compared() -> str:
+    """Return what was measured of the servers that the comparison is about, from the results of the benchmark."""
+    results = Results.load(Path(__file__).parent.parent / "bench" / "results.json")
+    rows = {row.key: row for workload in WORKLOADS for row in workload.rows}
+    titles = {**results.peers, "ws": "ws (Node.js), without Socket.IO"}
+    lines = [_row("server", *(rows[key].title for key in _WORK)), _row("---", *["---:"] * len(_WORK))]
+    for peer in _COMPARED:
+        found = [figure(middle(results.figures[key].get(peer)), rows[key].unit) for key in _WORK]
+        lines.append(_row(titles[peer], *found))
+    return "\n".join([*lines, "", facts(results)])
+
+
 TABLES = {
+    "compared": compared,
     "log-events": logEvents,
     "log-fields": logFields,
     "options": options,

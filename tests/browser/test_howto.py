@@ -4,6 +4,7 @@ import http.server
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.browser.chromium import Tab
+from tests.browser.proxy import Proxy
 from tests.live.support import curl, running
 from tests.transcript import ROOT, blocks
 
 HOWTO = ROOT / "docs" / "howto" / "browser.md"
-SCRIPTS = [block.text for page in (HOWTO, ROOT / "js" / "README.md") for block in blocks(page) if block.kind == "js"]
+PAGES = [*sorted((ROOT / "docs").glob("*/*.md")), ROOT / "js" / "README.md"]
+SCRIPTS = [block.text for page in PAGES for block in blocks(page) if block.kind == "js"]
 (PAGE,) = [block.text for block in blocks(HOWTO) if block.kind == "html"]
 
 
@@ -55,6 +58,31 @@ def test_thePage(tab: Tab, elsewhere: tuple[Path, int], tmp_path: Path) -> None:
         _shows(tab, "ordered", "<b>paid</b>", "sent")
         tab.run("document.getElementById('ask').requestSubmit()")
         _shows(tab, "ordered", "<b>paid</b>", "sent", "not asked: Publishing is not allowed here.")
+
+
+@pytest.mark.parametrize(
+    ("page", "channel", "shown"),
+    [("from-socketio", "rooms.tea", ["hello", "paid"]), ("from-django-channels", "users.42.orders", [{"text": "paid"}])],
+)
+def test_whoMoves(tab: Tab, tmp_path: Path, page: str, channel: str, shown: list[object]) -> None:
+    """What a page becomes that moves here shows what is published, by itself or by a back end."""
+    (script,) = [block.text for block in blocks(HOWTO.with_name(f"{page}.md")) if block.kind == "js"]
+    (tmp_path / "ws.toml").write_text('[services."/channels"]\ntarget = "channels"\npublish = true\n')
+    with running(tmp_path, "--config", "ws.toml") as server, Proxy(server.port("ws")) as proxy:
+        proxy.answers["/token"] = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\ntoken1"
+        tab.open(f"http://localhost:{proxy.port}/page")
+        tab.run("document.body.dataset.user = '42'; globalThis.shown = []; globalThis.show = (data) => shown.push(data); 0")
+        tab.run(
+            "new Promise((done) => { const script = document.createElement('script'); script.type = 'module';"
+            f" globalThis.done = done; script.textContent = {json.dumps(script + 'done();')}; document.body.append(script) }})"
+        )
+        subscribed = f"http://localhost:{server.port('http')}/api/channels/{channel}"
+        while json.loads(curl(subscribed)).get("subscribers") != 1:
+            time.sleep(0.05)  # another process: there is nothing to wait on
+        curl(f"http://localhost:{server.port('http')}/channels/{channel}", "--json", '{"text": "paid"}')
+        tab.wait(f"shown.length === {len(shown)}")
+        assert tab.run("shown") == shown
+        tab.open("about:blank")
 
 
 def _shows(tab: Tab, *lines: str) -> None:
