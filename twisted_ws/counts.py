@@ -13,8 +13,8 @@ SECONDS = tuple([0.0005 * 2**each for each in range(14)])
 # The same for the recipients of one message.
 RECIPIENTS = (0, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 
-# Who publishes: code in the server's own process, a client of a service of channels, or a publisher over HTTP.
-SERVICE, CLIENT, API = "service", "client", "api"
+# Who publishes: code in the server's own process, a client of a service of channels, a publisher over HTTP, or a transaction.
+SERVICE, CLIENT, API, OUTBOX = "service", "client", "api", "outbox"
 
 # The rows of one table. Labels come from sets that are closed or nearly so; this holds where one is not.
 MOST_ROWS = 200

@@ -60,6 +60,7 @@ ROWS: dict[str, Panels] = {
         ("Bytes", "Bps", [(rate("received_bytes"), "received"), (rate("delivered_bytes"), "delivered")]),
         ("By namespace", "cps", [(rate("published", "namespace"), "{{namespace}}")]),
         ("Refused publications", "cps", [(rate("publish_errors", "code"), "{{code}}")]),
+        ("Outbox", "s", [(gauge("outbox_lag_seconds"), "oldest row")]),
     ],
     "Slow clients and the past": [
         ("Behind", "short", [(gauge("subscribers_behind"), "clients")]),

@@ -10,9 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families as families
 from twisted_ws.metrics.declared import METRICS, Metric
 
 BY_FAMILY = {each.family: each for each in METRICS}
-# What only a daemon knows, with TLS, an audit log, or workers.
+# What only a daemon knows, with TLS, an audit log, workers, or an outbox.
 OF_A_DAEMON = frozenset(
-    ("tls_handshakes", "log_lines_lost", "audit_lines_lost", "certificate_expiry_timestamp_seconds", "workers")
+    (
+        *("tls_handshakes", "log_lines_lost", "audit_lines_lost", "certificate_expiry_timestamp_seconds", "workers"),
+        *("outbox_up", "outbox_waiting", "outbox_lag_seconds", "outbox_published", "outbox_refused"),
+    )
 )
 
 

@@ -125,6 +125,8 @@ def test_committed(postgres: Postgres, tmp_path: Path) -> None:
         assert [client.recv(PATIENCE) for _ in range(3)] == ['{"n": 1}', 'plain "text"', "null"]
         until(lambda: postgres.waiting() == 0)
         assert postgres.execute("SELECT * FROM twisted_ws_outbox") == []
+        for line in ("outbox_up 1.0", "outbox_lag_seconds 0.0", "outbox_published_total 3.0", "outbox_refused_total 0.0"):
+            until(lambda line=line: f"twisted_ws_{line}" in server.curl(path="/metrics"))  # type: ignore[misc]
 
 
 def test_daemonKilled(postgres: Postgres, tmp_path: Path) -> None:

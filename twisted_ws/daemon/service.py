@@ -342,6 +342,7 @@ class Daemon(MultiService):
             logs=self._linesLost(),
             certificate=None if tls is None else tls.expires,
             handshakes=None if tls is None else tls.handshakes,
+            outbox=self.outbox,
         )
 
     def _linesLost(self) -> int | None:

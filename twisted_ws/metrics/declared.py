@@ -10,7 +10,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted_ws import __version__
 from twisted_ws.counts import RECIPIENTS, SECONDS, Buckets, BucketTable, Table
@@ -37,6 +37,29 @@ class Kind(Enum):
     HISTOGRAM = "histogram"
 
 
+class OutboxCounts(Protocol):
+    """What is read from the outbox.
+
+    Attributes:
+        isUp: whether its table can be read.
+        waiting: the rows that wait.
+        lag: the age of the oldest of them, in seconds.
+        published: the rows that were published.
+        refused: the rows that never can be.
+    """
+
+    @property
+    def isUp(self) -> bool: ...  # noqa: D102
+    @property
+    def waiting(self) -> int: ...  # noqa: D102
+    @property
+    def lag(self) -> float: ...  # noqa: D102
+    @property
+    def published(self) -> int: ...  # noqa: D102
+    @property
+    def refused(self) -> int: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """What values are read from.
@@ -49,6 +72,7 @@ class Source:
         certificate: Unix time at which the certificate in use expires; None without one.
         handshakes: those of TLS that have ended; None without TLS.
         workers: how many workers accept connections, by state; None without workers.
+        outbox: the outbox; None without one.
     """
 
     server: WebSocketServer
@@ -58,6 +82,7 @@ class Source:
     certificate: float | None = None
     handshakes: Table | None = None
     workers: Mapping[str, int] | None = None
+    outbox: OutboxCounts | None = None
 
     @property
     def counts(self) -> Counts:
@@ -280,6 +305,36 @@ METRICS = (
         "Messages that were published to channels here.",
         lambda source: source.counts.published,
         ("source", "namespace"),
+    ),
+    Metric(
+        "outbox_up",
+        GAUGE,
+        "1 while the table of the outbox can be read, by this server or another; 0 while it cannot.",
+        lambda source: None if source.outbox is None else int(source.outbox.isUp),
+    ),
+    Metric(
+        "outbox_waiting",
+        GAUGE,
+        "Rows of the outbox that wait to be published, up to 100,000; looked at every 5 seconds.",
+        lambda source: None if source.outbox is None else source.outbox.waiting,
+    ),
+    Metric(
+        "outbox_lag_seconds",
+        GAUGE,
+        "The age of the oldest row of the outbox that waits; 0 if none does.",
+        lambda source: None if source.outbox is None else source.outbox.lag,
+    ),
+    Metric(
+        "outbox_published",
+        COUNTER,
+        "Rows of the outbox that were published here.",
+        lambda source: None if source.outbox is None else source.outbox.published,
+    ),
+    Metric(
+        "outbox_refused",
+        COUNTER,
+        "Rows of the outbox that can never be published; they are in the table, with the reason.",
+        lambda source: None if source.outbox is None else source.outbox.refused,
     ),
     Metric(
         "publish_errors",

@@ -54,6 +54,11 @@ class Outbox(Service):
         self._hasEnded: Deferred[None] = succeed(None)
 
     @property
+    def isUp(self) -> bool:
+        """Whether the table can be read, by this consumer or another."""
+        return self.state in (State.CONSUMING, State.STANDBY)
+
+    @property
     def published(self) -> int:
         """The rows that were published since the start."""
         return self._publishing.published

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_ws.access.secretfile import readPassword
+from twisted_ws.counts import OUTBOX
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.server.server import WebSocketServer
@@ -47,6 +48,6 @@ def makeOutbox(settings: Settings, server: WebSocketServer, reactor: Any) -> Out
     options()  # a mistake is told at the start, and the file is read again for each connection
 
     def publish(channel: str, message: Any, key: str | None, idempotencyKey: str) -> Any:
-        return server.publish(channel, message, key=key, idempotencyKey=idempotencyKey)
+        return server.publish(channel, message, key=key, idempotencyKey=idempotencyKey, source=OUTBOX)
 
     return Outbox(connect, publish, server.runtime.turns, reactor)
