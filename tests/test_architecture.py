@@ -45,7 +45,7 @@ LEVELS = (
     ("frames", "identity", "service"),
     ("message",),
     ("records",),
-    ("closecodes", "counts", "limits", "logevents", "logs", "names", "exposure", "spelling", "tracing"),
+    ("closecodes", "counts", "limits", "logevents", "logs", "names", "exposure", "spelling", "tracing", "usage"),
     ("errors",),
 )
 # These name in annotations what is above them, each for the reason beside it.

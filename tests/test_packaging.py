@@ -126,7 +126,9 @@ def test_theWheelHasWhatItNeedsAndNothingElse(wheel: Path) -> None:
     assert "twisted_ws/py.typed" in names
     assert [name for name in names if name.startswith("twisted/")] == ["twisted/plugins/wsservice_plugin.py"]
     assert not [name for name in names if "dropin" in name or "__pycache__" in name or name.startswith("tests/")]
-    assert {name.partition("/")[0] for name in names if ".dist-info/" not in name} == {"twisted", "twisted_ws"}
+    shared, others = ([name for name in names if (".data/" in name) is wanted] for wanted in (True, False))
+    assert {name.partition("/")[0] for name in others if ".dist-info/" not in name} == {"twisted", "twisted_ws"}
+    assert all(name.partition(".data/")[2].startswith("data/share/") for name in shared)
 
 
 def test_aCompilerThatKnowsFewOptions(tmp_path: Path) -> None:
@@ -187,6 +189,18 @@ def test_twistdKnowsTheServiceAfterAnInstall(installed: Path) -> None:
     assert "A WebSocket service server" in _run(installed, *twistd, "--help")
     assert "--broadcast-port" in _run(installed, *twistd, "wsservice", "--help")
     assert "wsservice" not in _run(installed, "python", "-c", "import sys, twisted_ws; print(*sys.modules)")
+
+
+def test_theManualPageAndCompletionAreInstalled(installed: Path) -> None:
+    """The manual page and what the shells need are where the systems look for them."""
+    share = installed.parent / "share"
+    for name in (
+        "man/man1/twisted-ws.1",
+        "bash-completion/completions/twisted-ws",
+        "zsh/site-functions/_twisted-ws",
+        "fish/vendor_completions.d/twisted-ws.fish",
+    ):
+        assert (share / name).is_file(), name
 
 
 def test_theCommandWorksAfterAnInstall(installed: Path) -> None:

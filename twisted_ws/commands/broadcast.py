@@ -53,6 +53,15 @@ class BroadcastOptions(CommandOptions):
         ["client-password-file", None, None, "file with its password (else $TWISTED_WS_CLIENT_PASSWORD)"],
     ]
 
+    groups = {  # noqa: RUF012
+        "Message": ("file", "binary", "json"),
+        "Credentials": ("key-file", "user-file"),
+        "Connection and TLS": (
+            *("timeout", "trust-store", "trust-store-password-file", "client-certificate", "client-password-file"),
+            *("insecure",),
+        ),
+    }
+
     def __init__(self) -> None:
         super().__init__()
         self["url"] = ""

@@ -62,6 +62,16 @@ class ConnectOptions(CommandOptions):
         ["user-file", None, None, "file with user:password for HTTP Basic (else $TWISTED_WS_USER)"],
         ["token-file", None, None, "file with a bearer token (else $TWISTED_WS_TOKEN)"],
     ]
+    groups = {  # noqa: RUF012
+        "Messages": ("binary", "whole", "json", "no-stdin", "keep-open", "one", "wait"),
+        "Connection": ("retry", "ping", "timeout", "max-message-size", "subprotocol", "header", "compression"),
+        "Credentials": ("token-file", "user-file"),
+        "TLS": (
+            *("trust-store", "trust-store-password-file", "client-certificate", "client-password-file"),
+            *("insecure",),
+        ),
+    }
+    takes = {"subprotocol": "NAME", "header": "HEADER"}  # noqa: RUF012
     compData = Completions(
         optActions={
             name: CompleteFiles()

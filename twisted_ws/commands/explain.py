@@ -39,6 +39,8 @@ class ExplainOptions(CommandOptions):
         ["service", None, None, "the path of the service, if there are several"],
     ]
 
+    argument = ("subscribe", "publish", "presence")
+
     def __init__(self) -> None:
         super().__init__()
         for name in ("scope", "subscribe", "publish"):

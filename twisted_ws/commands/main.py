@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -14,6 +16,7 @@ COMMANDS = {
     "init": "make a new project that runs: settings, a service, its test, and what is needed to deploy it",
     "check": "say what a server with these options would be, and what is wrong with it",
     "bench": "measure how fast a server opens connections, answers, and sends one message to many",
+    "completion": "let a shell complete commands and options",
     "asyncapi": "write the AsyncAPI document of the services",
     "reload": "let a running server with workers read certificates again, or replace its services",
     "explain": "say whether a user may subscribe to a channel or publish there, and why",
@@ -34,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] and given[0] in COMMANDS:
         return _command(given[0], given[1:])
     if "--help" in given:
-        print(_help())
-        return 0
+        return _printed(_help)
     if given and not given[0].startswith("-"):
         return _unknown(given[0])
     try:
@@ -52,13 +54,12 @@ def _command(name: str, arguments: list[str]) -> int:
     from twisted_ws.commands.terminal.display import complain
 
     try:
-        code: int = import_module(f"twisted_ws.commands.{name}").main(arguments)
+        return _printed(lambda: int(import_module(f"twisted_ws.commands.{name}").main(arguments)))
     except UsageError as error:
         complain(f"{error} (see twisted-ws {name} --help)")
         return 2
     except KeyboardInterrupt:  # before the reactor runs
         return 130
-    return code
 
 
 def _unknown(name: str) -> int:
@@ -74,8 +75,21 @@ def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _help() -> str:
-    from twisted_ws.daemon.options import ServiceOptions
+def _help() -> int:
+    from twisted_ws.commands.guide.helping import helpOf
 
-    commands = "".join(f"  {name:<12}{purpose}\n" for name, purpose in COMMANDS.items())
-    return f"{ServiceOptions()}\nCommands, instead of the options (each has its own --help):\n{commands}".rstrip()
+    print(helpOf(COMMANDS))
+    return 0
+
+
+def _printed(work: Callable[[], int]) -> int:
+    """Return the exit code of what writes to standard output, whose reader may go at any time."""
+    try:
+        code = work()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python still has would be written again at its end, with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    return code

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import getopt
+import inspect
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.python.usage import Options, UsageError
 
+from twisted_ws import usage
 from twisted_ws.limits import parseSize
 from twisted_ws.spelling import explainOption
 
@@ -19,6 +21,14 @@ class CommandOptions(Options):
 
     # Shown below the options, unchanged.
     examples = ""
+    # The names of options by the title of their group, those that are used most first; without any, there is one group.
+    groups: Mapping[str, Sequence[str]] = {}
+    # What an option takes, by its name, where the name does not say it.
+    takes: Mapping[str, str] = {}
+    # The values that an option has, by its name.
+    choices: Mapping[str, Sequence[str]] = {}
+    # What follows the options: what it is in the help of shells, "file", "directory", or the words that there are.
+    argument: str | Sequence[str] = ""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -43,9 +53,14 @@ class CommandOptions(Options):
         return f"{flag[2:]}=" in self.longOpt if flag.startswith("--") else f"{flag[1]}:" in self.shortOpt
 
     def getUsage(self, width: int | None = None) -> str:
-        """Return the help: purpose, options and examples."""
-        text = super().getUsage(width)
-        return f"{text}\nExamples:\n{textwrap.indent(self.examples, '  ')}" if self.examples else text
+        """Return the help: purpose, options by group, and examples."""
+        columns = width or usage.width()
+        purpose = textwrap.wrap(str(getattr(self, "longdesc", "")), columns, break_on_hyphens=False)
+        groups = usage.grouped(usage.optionsOf(self), self.groups)
+        lines = ["", *purpose, "", *usage.shown(groups, columns)]
+        if self.examples:
+            lines += ["Examples:", textwrap.indent(inspect.cleandoc(self.examples), "  ")]
+        return "\n".join(lines).rstrip() + "\n"
 
     def opt_version(self) -> None:
         """Show the version, and exit."""

@@ -8,9 +8,18 @@ from twisted_ws.daemon.settings import KEYS, Key
 
 # Titles, and the names of the settings below them; what is in none of them comes last.
 _GROUPS: dict[str, tuple[str, ...]] = {
-    "Where it listens": ("port", "tls-port", "listen", "interface"),
-    "Who may connect": ("authenticate", "allowed-origin", "allowed-host", "trusted-proxy", "client-ca"),
-    "Publishing": ("broadcast-port", "broadcast-tls-port", "broadcast-interface", "api-key-file", "audit-log", "admin"),
+    "Where it listens": ("port", "tls-port", "listen", "interface", "pages", "metrics-port"),
+    "Who may connect": ("authenticate", "allowed-origin", "allowed-host", "trusted-proxy", "client-ca", "interceptor"),
+    "Publishing": (
+        "broadcast-port",
+        "broadcast-tls-port",
+        "broadcast-interface",
+        "api-key-file",
+        "audit-log",
+        "admin",
+        "outbox",
+        "outbox-password-file",
+    ),
     "TLS": ("certificate", "private-key", "chain", "key-store", "key-store-password-file", "tls-minimum"),
     "Channels, and several processes or machines": (
         *("workers", "engine", "engine-password-file", "history-file", "state-directory"),
@@ -19,7 +28,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         *("max-connections", "max-connections-per-ip", "max-message-size", "max-send-buffer", "message-rate"),
         *("ping-interval", "ping-timeout", "drain-timeout", "compression"),
     ),
-    "Logs": ("log-format", "log-level", "log-users"),
+    "Logs and traces": ("log-format", "log-level", "log-users", "tracing"),
 }
 _OTHERS = "More"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -12,7 +13,8 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.python.usage import CompleteFiles, CompleteList, CompleteNetInterfaces, Completions, Options, UsageError
 
-from twisted_ws import __version__
+from twisted_ws import __version__, usage
+from twisted_ws.daemon.groups import groups
 from twisted_ws.daemon.settings import KEYS, Key, Settings, absolute, load, merge, placed
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.spelling import explainOption
@@ -35,20 +37,43 @@ class ServiceOptions(Options, AuthOptionMixin):
         ["config", None, None, "TOML file with these settings and one table for each service"],
         *([key.name, None, None, key.help + (f" [{key.default}]" if key.default else "")] for key in KEYS if not key.isList),
     ]
+    choices: Mapping[str, Sequence[str]] = {
+        **{key.name: ("on", "off") for key in KEYS if key.isSwitch},
+        "log-format": ("text", "json"),
+        "log-level": ("debug", "info", "warn", "error", "critical"),
+        "tls-minimum": ("1.2", "1.3"),
+    }
     compData = Completions(
         optActions={
             **{key.name: CompleteFiles() for key in KEYS if key.isPath},
             "config": CompleteFiles("*.toml"),
             "interface": CompleteNetInterfaces(),
             "broadcast-interface": CompleteNetInterfaces(),
-            "compression": CompleteList(["on", "off"]),
-            "log-format": CompleteList(["text", "json"]),
-            "log-level": CompleteList(["debug", "info", "warn", "error", "critical"]),
-            "tracing": CompleteList(["on", "off"]),
-            "log-users": CompleteList(["on", "off"]),
-            "tls-minimum": CompleteList(["1.2", "1.3"]),
+            **{name: CompleteList(words) for name, words in choices.items()},
         }
     )
+
+    # What an option takes, where its name does not say it.
+    takes: Mapping[str, str] = {"listen": "ENDPOINT", "authenticate": "NAME", "interceptor": "TARGET", "pages": "DIRECTORY"}
+    # More groups of a command that has these options too, before those of the server.
+    own: Mapping[str, Sequence[str]] = {}
+    argument = ""
+    examples = ""
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """The names of options by the title of their group, those that are used most first."""
+        found = {title: tuple(key.name for key in keys) for title, keys in groups()}
+        mixed = {"Services and settings": ("config", "service", "help-services"), **found}
+        mixed["Publishing"] = (*mixed["Publishing"], "auth", "help-auth", "help-auth-type")
+        return {**{title: tuple(names) for title, names in self.own.items()}, **mixed}
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help: purpose, and options by group."""
+        columns = width or usage.width()
+        purpose = textwrap.wrap(self.longdesc, columns, break_on_hyphens=False)
+        described = usage.grouped(usage.optionsOf(self), self.groups)
+        return "\n".join(["", *purpose, "", *usage.shown(described, columns)]).rstrip() + "\n"
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -230,6 +230,11 @@ class Key:
         return self.read is _list
 
     @property
+    def isSwitch(self) -> bool:
+        """Whether this is on or off."""
+        return self.read is _switch
+
+    @property
     def isPath(self) -> bool:
         """Whether this is a path, relative to the configuration file that names it."""
         return self.field in _PATHS

@@ -28,6 +28,7 @@ class AsyncAPIOptions(ServiceOptions):
         "path and each table of channels, operations from handlers and the dispatcherKey, schemas from annotations. Nothing is "
         "started."
     )
+    own = {"This command": ("json", "title", "api-version", "url")}  # noqa: RUF012 - as Twisted declares it
     optFlags = [["json", "j", "JSON instead of YAML"]]  # noqa: RUF012 - as Twisted declares it
     optParameters = [  # noqa: RUF012
         ["title", None, "WebSocket services", "the title of the API"],

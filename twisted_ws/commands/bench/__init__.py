@@ -69,6 +69,16 @@ class BenchOptions(CommandOptions):
         ["client-password-file", None, None, "file with its password (else $TWISTED_WS_CLIENT_PASSWORD)"],
     ]
 
+    groups = {  # noqa: RUF012
+        "Load": ("connections", "seconds", "size", "publish", "no-echo", "json", "yes-it-is-mine"),
+        "Credentials": ("key-file", "token-file", "user-file"),
+        "Connection and TLS": (
+            *("timeout", "subprotocol", "header", "compression"),
+            *("trust-store", "trust-store-password-file", "client-certificate", "client-password-file", "insecure"),
+        ),
+    }
+    takes = {"subprotocol": "NAME", "header": "HEADER", "publish": "URL"}  # noqa: RUF012
+
     def __init__(self) -> None:
         super().__init__()
         self["url"] = ""

@@ -31,6 +31,7 @@ class CheckOptions(ServiceOptions):
         "and no file changed, so it can run beside the server. The exit code is 0 if nothing is wrong, 1 if something is, and "
         "2 for warnings alone with --strict."
     )
+    own = {"This command": ("connect", "strict", "json")}  # noqa: RUF012 - as Twisted declares it
     optFlags = [  # noqa: RUF012 - as Twisted declares it
         ["connect", None, "also ask those that the server would ask: key sets, applications, directories, the engine"],
         ["strict", None, "warnings count: exit code 2"],
@@ -43,9 +44,9 @@ def main(arguments: Sequence[str]) -> int:
     options = CheckOptions()
     report = Report()
     isJSON = {"--json", "-j"} & {*arguments}
+    settings = _settings(options, arguments, report)
     # What services print when they are loaded belongs to nobody's report.
     with redirect_stdout(sys.stderr):
-        settings = _settings(options, arguments, report)
         if settings is not None:
             from twisted_ws.commands.check.examined import examined
 

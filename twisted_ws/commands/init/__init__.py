@@ -33,6 +33,9 @@ class InitOptions(CommandOptions):
         ],
     ]
 
+    choices = {"auth": KINDS}  # noqa: RUF012
+    argument = "directory"
+
     def parseArgs(self, *directories: str) -> None:
         """Take the directory."""
         if len(directories) != 1:

@@ -7,13 +7,13 @@ from importlib import import_module
 
 from twisted.python.usage import UsageError
 
-_TASKS = ("make", "check")
+TASKS = ("make", "check")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command, and return its exit code."""
     task = arguments[0] if arguments else ""
-    if task in _TASKS:
+    if task in TASKS:
         code: int = import_module(f"twisted_ws.commands.token.{task}").main(arguments[1:])
         return code
     if task == "--help":
@@ -24,4 +24,4 @@ def main(arguments: Sequence[str]) -> int:
             "of one, and which line of its configuration refuses it. Each has its own --help."
         )
         return 0
-    raise UsageError(f"give {' or '.join(_TASKS)}, and its options")
+    raise UsageError(f"give {' or '.join(TASKS)}, and its options")

@@ -46,6 +46,7 @@ class CheckOptions(CommandOptions):
         "POST /api/revoke is known to the running server only."
     )
     examples = "twisted-ws token check --config push.toml token"
+    argument = "file"
     optParameters = [  # noqa: RUF012 - as Twisted declares it
         ["config", None, None, "the server's configuration file"],
         ["authenticator", None, None, "the one that is asked [the one that the token's issuer chooses]"],
