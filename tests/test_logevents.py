@@ -73,7 +73,9 @@ def test_texts(calls: Any) -> None:
 def test_refusals(calls: Any) -> None:
     """Whoever is refused is named with the path that was asked for, where there is a path."""
     refusals = [
-        call for call in calls if call.event in ("handshake.refused", "request.refused", "publish.refused", "token.refused")
+        call
+        for call in calls
+        if call.event in ("handshake.refused", "request.refused", "publish.refused", "request.unread", "token.refused")
     ]
     assert len(refusals) > 4
     assert [call.place for call in refusals if not {"peer", "path", "suppressed"} <= set(call.names)] == []

@@ -156,7 +156,12 @@ def within(span: Any, call: Callable[..., Any], *arguments: Any, parent: Any = N
 
 
 def waiting(name: str, later: Deferred[Any], attributes: Mapping[str, Any] | None = None) -> Deferred[Any]:
-    """Return a Deferred that another server will answer, and make a span of the wait."""
+    """Return a Deferred that another server will answer, and make a span of the wait if it is a part of one.
+
+    Else it is a chore of ours, such as a heartbeat.
+    """
+    if not _trace.get_current_span().get_span_context().is_valid:
+        return later
     return later.addBoth(_ended, start(name, "client", attributes), None)
 
 

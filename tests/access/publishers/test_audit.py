@@ -95,7 +95,11 @@ def test_fullFromTheStart(clock):
         log = AuditLog("/dev/full", clock)
     assert [(event["event"], event["log_level"].name) for event in events] == [("audit.lost", "error")]
     assert "No space left on device" in events[0]["reason"]
-    log.close()
+    log.note(entry())
+    with capturedLogs() as events:
+        log.close()  # with which it is certain
+    assert [(event["event"], event["count"]) for event in events] == [("audit.lost", 2)]
+    assert log.lost == 2
 
 
 def test_fullDisk(clock, path, monkeypatch):

@@ -4,9 +4,13 @@ import socket
 import time
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.engines.redis.harness import FaultyHarness
 from tests.engines.redis.servers import Server
+from twisted_ws import tracing
 from twisted_ws.engines.contract import EngineState, HistoryLimits
 from twisted_ws.engines.redis import tail
 from twisted_ws.engines.redis.publishing import TOGETHER, TOGETHER_BYTES, packedLimits
@@ -671,3 +675,21 @@ def test_muchToGiveBack(harness):
     harness.server.ask("HSET", gate, "most", str(after))
     assert offer("b") == ["ok"]
     assert field("until") == after
+
+
+def test_spans(harness, node):
+    """With OpenTelemetry, a call of the server is a span until it is answered, named by what it does; chores are none."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    one = node()
+    tracer = provider.get_tracer("test")
+    tracing.begin(tracer)
+    try:
+        publish(harness, one, "a", "0")  # of nobody
+        with tracer.start_as_current_span("around"):
+            asked = one.engine.publish("a", Message.of("1")), one.engine.describe("a")
+        for each in asked:
+            harness.wait(each)
+    finally:
+        tracing.end()
+    assert sorted(span.name for span in exporter.get_finished_spans()) == ["around", "engine describe", "engine publish"]

@@ -10,7 +10,7 @@ from twisted.internet.defer import fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IHalfCloseableProtocol
 from twisted.internet.testing import StringTransport
-from twisted.logger import LegacyLogObserverWrapper, globalLogPublisher
+from twisted.logger import LegacyLogObserverWrapper, capturedLogs, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -1152,11 +1152,13 @@ def test_unreadAnswers(makeWorld: type[World]) -> None:
     """Unread answers count towards what waits for all peers; over that limit, the largest is dropped."""
     world = makeWorld(Limits(maxSendBufferTotal=450_000))
     some = [world.connect() for _ in range(3)]
-    for connection, size in zip(some, (100_000, 300_000, 1), strict=True):
-        # As a transport does when its buffer is full.
-        connection.transport.write = lambda data, connection=connection: connection.protocol.pauseProducing()  # type: ignore[method-assign]
-        connection.send(post(b"b" * size))
+    with capturedLogs() as events:
+        for connection, size in zip(some, (100_000, 300_000, 1), strict=True):
+            # As a transport does when its buffer is full.
+            connection.transport.write = lambda data, connection=connection: connection.protocol.pauseProducing()  # type: ignore[method-assign]
+            connection.send(post(b"b" * size))
     assert [connection.dropped for connection in some] == [False, True, False]
+    assert [(event["event"], event["path"]) for event in events] == [("request.unread", "/echo")]
     assert 160_000 < world.site.backlog.total < 170_000
     for connection in (some[0], some[2]):
         connection.protocol.resumeProducing()

@@ -153,8 +153,17 @@ class AuditLog:
         self._begin()
 
     def close(self) -> None:
-        """Write the rest, and end."""
+        """Write the rest, and end; say what cannot be written any more."""
         self.flush()
+        if self._lines:
+            rest = b"".join(self._lines).count(b"\n")
+            self.lost += rest
+            _log.error(
+                "The audit log {file} cannot be written: {count} lines are lost with the end of the server",
+                file=printable(self._path),
+                count=rest,
+                event="audit.lost",
+            )
         if self._later is not None:
             self._later.cancel()
             self._later = None

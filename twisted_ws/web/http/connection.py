@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from zope.interface import implementer
 
+from twisted_ws.logs import peerName, printable
 from twisted_ws.web.http.body import Body, bodyOf, expectsContinue
 from twisted_ws.web.http.errors import HttpError, retryAfter
 from twisted_ws.web.http.request import HttpRequest
@@ -94,6 +95,7 @@ class HttpConnection(HTTPChannel):
     _content = 0  # bytes of the current request's body
     _size = 0  # bytes of the current answer
     _unread: Holding | None = None  # in `HttpSite.backlog`, while the peer is behind
+    _unreadOf: tuple[str, bytes] | None = None  # the client and the path of what it has not read
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -377,6 +379,8 @@ class HttpConnection(HTTPChannel):
         self._deadline.set(self.site.limits.writeDeadline)
         # The transport does not say how much of it waits, and holds it until all of it has gone.
         self._unread = self._unread or Holding(self._dropUnread)
+        if self.requests and self.requests[-1].head is not None:
+            self._unreadOf = self.requests[-1].peerAddress, self.requests[-1].path
         self.site.backlog.note(self._unread, max(self._size, BEHIND))
         self.site.backlog.relieve()
         self._sending = sending(self.transport)
@@ -395,11 +399,13 @@ class HttpConnection(HTTPChannel):
 
     def _dropUnread(self) -> None:
         """Drop the connection: too much waits for all peers together, and most of it here (see `Backlog`)."""
+        address, path = self._unreadOf or (peerOf(self.transport.getPeer())[0], b"")
         self.site.throttle.info(
             _log,
             "unread answer dropped",
             "{peer}: an answer of {bytes} bytes is not being read, and there is no more room for it",
-            peer=peerOf(self.transport.getPeer())[0] or "a local socket",
+            peer=peerName(address),
+            path=printable(path),
             bytes=self._unread.counted if self._unread else 0,
             event="request.unread",
         )
