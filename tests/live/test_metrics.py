@@ -64,7 +64,7 @@ def test_oneProcess(tmp_path: Path) -> None:
         asked = [
             server.curl(
                 "-o",
-                "body",
+                "/dev/null",
                 "-w",
                 "%{http_code} %{content_type}",
                 *key,
