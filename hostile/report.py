@@ -236,9 +236,7 @@ def soak(found: Mapping[str, Any]) -> str:
     lines = [
         told,
         "",
-        "```{raw} html",
-        ":file: reliability.svg",
-        "```",
+        f"![Memory and descriptors of the daemon over {total:,} connections.](reliability.svg)",
         *([f"\n**Not held**: {_cell('; '.join(found['faults']))}."] if found["faults"] else []),
         "",
         *grid(("state at the end", "connections"), [(_cell(name), f"{count:,}") for name, count in found["connects"].items()]),

@@ -86,6 +86,11 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command, and return its exit code."""
     options = BroadcastOptions()
     options.parseOptions(arguments)
+    return run(options)
+
+
+def run(options: BroadcastOptions) -> int:
+    """Send the message, and return the exit code."""
     occupy()
     runner = Runner()
     return runner.run(lambda reactor: _broadcast(reactor, options, runner))

@@ -13,6 +13,10 @@ from importlib import import_module
 COMMANDS = {
     "connect": "talk to a WebSocket: lines go out, messages come in",
     "broadcast": "send a message to all callers, or to a channel",
+    "publish": "publish a message to a channel",
+    "tail": "follow a channel, a caller or a user of a running server",
+    "top": "watch a running server: figures, callers, channels",
+    "disconnect": "end a connection of a running server, or all of a user's",
     "init": "make a new project that runs: settings, a service, its test, and what is needed to deploy it",
     "check": "say what a server with these options would be, and what is wrong with it",
     "bench": "measure how fast a server opens connections, answers, and sends one message to many",

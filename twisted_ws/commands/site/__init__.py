@@ -1,0 +1,1 @@
+"""What the commands have in common that talk to the broadcast site of a running server."""
