@@ -38,7 +38,7 @@ quick: $(VENV)/.test
 	$(BIN)/python -m pytest -q $(BUSY) $(addprefix --ignore=,$(APART)) -m "not exhaustive" --hypothesis-profile=quick
 
 test: $(VENV)/.test
-	@tools/need chromium curl firefox-esr fish nodejs npm zsh nginx haproxy varnish slapd promtool postgresql caddy
+	@tools/need chromium curl firefox-esr fish nodejs npm zsh nginx haproxy varnish slapd promtool postgresql pgbouncer caddy
 	$(call HALVES,$(BIN)/python)
 
 # Which lines and branches the tests reach: they take half as long again.

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -77,6 +79,22 @@ class Postgres:
         except psycopg.OperationalError:
             return False
         return True
+
+    @contextmanager
+    def pooler(self, mode: str) -> Iterator[str]:
+        """Start PgBouncer before it, and yield the DSN of that."""
+        settings = Path(self.directory, "pgbouncer.ini")
+        settings.write_text(
+            f"[databases]\npostgres = host={self.directory} user=test\n[pgbouncer]\nlisten_addr =\n"
+            f"unix_socket_dir = {self.directory}\nauth_type = any\npool_mode = {mode}\n"
+        )
+        process = self._run([str(shutil.which("pgbouncer", path="/usr/sbin:/usr/bin")), str(settings)])
+        try:
+            until(Path(self.directory, ".s.PGSQL.6432").exists)
+            yield f"{self.dsn}&port=6432"
+        finally:
+            process.kill()
+            process.wait()
 
     def kill(self) -> None:
         """Kill all its processes at once, as the kernel does when memory is short."""

@@ -254,3 +254,16 @@ def test_password(tmp_path: Path) -> None:
             secret.write_text("right\n")
             server.waitFor(WORKS)
             assert "right" not in server.output
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_pooler(postgres: Postgres, tmp_path: Path, mode: str) -> None:
+    """The log warns of a pooler, which may pool transactions; what is written is published all the same."""
+    with postgres.pooler(mode) as dsn, running(tmp_path, *CHANNELS, "--outbox", dsn) as server:
+        server.waitFor("a connection pooler stands before PostgreSQL")
+        with server.client("/channels/orders") as client:
+            postgres.put("orders", "1")
+            assert client.recv(PATIENCE) == "1"
+    with running(tmp_path, "--outbox", postgres.dsn) as server:
+        server.waitFor(WORKS)
+        assert "pooler" not in server.output
