@@ -16,6 +16,10 @@ import pytest
 from tests.engines.redis.servers import Server
 from tests.live.support import PATIENCE, PORTS, TWISTD, Running, running, starting, until
 from tests.outbox.postgres import Postgres
+from twisted_ws.limits import Limits
+from twisted_ws.outbox.consumer import Consumer, State
+from twisted_ws.outbox.rows import Outcome
+from twisted_ws.outbox.table import Backlog, Table, connectionOptions
 
 CHANNELS = ("--service", "/channels/{channel}=channels", "--service", "/channels=channels")
 WORKS = "publishing what is in twisted_ws_outbox"
@@ -267,3 +271,31 @@ def test_pooler(postgres: Postgres, tmp_path: Path, mode: str) -> None:
     with running(tmp_path, "--outbox", postgres.dsn) as server:
         server.waitFor(WORKS)
         assert "pooler" not in server.output
+
+
+def test_standingBy(postgres: Postgres) -> None:
+    """One that stands by is not woken by what it does not consume: it asks now and then, however much is written."""
+    asked: list[Backlog] = []
+    standsBy = threading.Event()
+
+    def tell(state: State, detail: str) -> None:
+        assert state is State.STANDBY
+        standsBy.set()
+
+    def connect(woken: int) -> Table:
+        return Table(connectionOptions(postgres.dsn, None), Limits(), woken)
+
+    other = connect(0)
+    assert other.lock()
+    consumer = Consumer(connect, lambda rows: Outcome(()), tell, asked.append, lambda error: None)
+    thread = threading.Thread(target=consumer.run)
+    thread.start()
+    standsBy.wait(PATIENCE)
+    with postgres.connect() as connection:
+        for number in range(500):
+            connection.execute("INSERT INTO twisted_ws_outbox (channel, data) VALUES ('orders', %s)", (str(number),))
+    consumer.stop()
+    thread.join()
+    other.close()
+    consumer.close()
+    assert 1 <= len(asked) < 100

@@ -84,12 +84,14 @@ class Outbox(Service):
         threading.Thread(target=self._run, args=(self._consumer, self._hasEnded), name="outbox", daemon=True).start()
 
     def stopService(self) -> Deferred[None]:
-        """Stop after the row that is being published; fire when the database knows what is, or after `STOP` seconds."""
+        """Stop after the row that is being published; fire when the database knows of it, or after `STOP` seconds."""
         if self._consumer is None or not self.running:
             return succeed(None)
         super().stopService()  # type: ignore[no-untyped-call]
         self._publishing.isStopping = True
         self._consumer.stop()
+        if self.state is not State.CONSUMING:
+            return succeed(None)  # nothing is on its way, and a database that is away would be waited for in vain
         waiter: Deferred[None] = Deferred()
         late = self._reactor.callLater(STOP, self._giveUp, waiter)
 

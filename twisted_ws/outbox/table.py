@@ -117,7 +117,6 @@ class Table:
             if found is None:
                 raise TableMissing("there is no table twisted_ws_outbox: python -m twisted_ws.outbox prints the SQL for it")
             self.isPooled = process != connection.info.backend_pid
-            connection.execute("LISTEN twisted_ws_outbox")
         except BaseException:
             connection.close()
             raise
@@ -133,10 +132,13 @@ class Table:
         self._isNotified = True
 
     def lock(self) -> bool:
-        """Take the lock, if nobody has it, until the connection ends."""
+        """Take the lock, if nobody has it, until the connection ends; then hear of new rows, which is nothing to others."""
         ask = "SELECT pg_try_advisory_lock((%s::bigint << 32) | 'twisted_ws_outbox'::regclass::oid::bigint)"
         row = self._connection.execute(ask, (_LOCK,)).fetchone()
-        return row is not None and bool(row[0])
+        if row is None or not row[0]:
+            return False
+        self._connection.execute("LISTEN twisted_ws_outbox")
+        return True
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -179,6 +181,7 @@ class Table:
             psycopg.Error: the connection is lost.
         """
         if self._isNotified:
+            self._isNotified = False
             return
         if self._poll.poll(seconds * 1000):
             self._connection.pgconn.consume_input()
