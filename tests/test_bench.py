@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import ast
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
+import twisted_ws
 from bench import __main__ as command
 from bench.chart import chart
 from bench.figures import Row, Target, judge, middle, ratio
 from bench.peers import PEERS
 from bench.report import BEGIN, END, figure, filled, markdown, text
 from bench.results import Results
+from bench.servers.uncounted import strip
 from bench.workloads import WORKLOADS
 
 FAST = Row("fast", "messages", targets=(Target(0.9, "yardstick"), Target(2.0, "stock", "pure")))
@@ -204,3 +208,31 @@ def test_docsTrue() -> None:
     assert filled(page, markdown(command.ROWS, results)) == page
     assert command.PICTURE.read_text() == chart(command.ROWS, results)
     assert json.loads(command.KEPT.read_text())["figures"]
+
+
+def test_uncounted() -> None:
+    """The server that counts nothing differs by the statements that count, and has no others less."""
+    source = """
+def send(self, count):
+    counts = self._counts
+    counts.deliveries += count
+    self.runtime.counts.refused.add("limit")
+    self._countPublication(self)
+    self.total += count
+    self.counted(self)
+    return count
+"""
+    stripped, left = strip(source)
+    assert left == 3
+    assert [line.strip() for line in ast.unparse(stripped).splitlines() if line.strip() != "pass"] == [
+        *("def send(self, count):", "counts = self._counts", "self.total += count", "self.counted(self)", "return count")
+    ]
+
+
+def test_everythingIsLeftOut() -> None:
+    """In the way of a message nothing is counted that the server that counts nothing would count."""
+    for module in ("wire/websocket/connection.py", "wire/websocket/fanout.py", "channels/channels.py"):
+        text = (Path(twisted_ws.__file__).parent / module).read_text()
+        assert strip(text)[1] > 0
+        stripped = ast.unparse(strip(text)[0])
+        assert not re.search(r"counts\.\w+ \+=", stripped)

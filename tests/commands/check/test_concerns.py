@@ -14,6 +14,7 @@ from twisted_ws.limits import Limits
 PUBLIC = Port("port", "websocket", "8080", "", tls=False, public=True)
 LOCAL = Port("port", "websocket", "8080", "127.0.0.1", tls=False, public=False)
 SECURE = Port("tls-port", "websocket", "8443", "", tls=True, public=True)
+COUNTING = Port("metrics-port", "metrics", "tcp:9181", "", tls=False, public=True)
 PUBLISHING = Port("broadcast-port", "broadcast", "8081", "", tls=False, public=True)
 
 
@@ -40,6 +41,7 @@ def codes(findings: Any) -> list[str]:
         ([PUBLIC], [service(["guest"])], Settings(), []),
         ([PUBLIC], [service(["jwt"])], Settings(trustedProxies=("10.0.0.0/8",)), []),
         ([LOCAL, PUBLISHING], [service(None)], Settings(), ["plain-broadcast"]),
+        ([SECURE, COUNTING], [service(["jwt"])], Settings(), ["open-metrics"]),
     ],
 )
 def test_whatIsOpen(ports: list[Port], services: list[ServiceFound], settings: Settings, expected: list[str]) -> None:

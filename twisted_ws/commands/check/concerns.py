@@ -45,6 +45,12 @@ def ofListening(ports: Sequence[Port], services: Iterable[ServiceFound], setting
                 "plain-broadcast",
                 f"--{port.option} {port.where}: API keys and passwords travel in clear text: use --broadcast-tls-port",
             )
+        elif port.site == "metrics":
+            yield Finding(
+                "open-metrics",
+                f"--{port.option} {port.where}: whoever reaches it reads the metrics: let only the scraper reach it, or use "
+                "/metrics of the broadcast site, with a key",
+            )
         elif any(each.authenticate not in (None, [GUEST]) for each in services):
             yield Finding(
                 "plain-credentials",
