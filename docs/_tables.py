@@ -133,6 +133,8 @@ def logEvents() -> str:
     for event, meaning in EVENTS.items():
         of = [call for call in calls if call.event == event]
         levels = [level for level in ("debug", "info", "warn", "error", "critical") if any(call.level == level for call in of)]
+        if not of:  # of the pipe between processes, which has no logger
+            levels = ["warn"]
         names = [name for name in FIELDS if any(name in call.names for call in of)]
         lines.append(_row(f"`{event}`", ", ".join(levels), meaning, ", ".join(f"`{name}`" for name in names)))
     return "\n".join(lines)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -46,6 +48,15 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield made
     made.released.set()
     tracing.end()
+
+
+def test_notLoaded() -> None:
+    """Whoever does not trace does not load OpenTelemetry."""
+    code = (
+        "import sys, twisted_ws.daemon.workers.supervisor as _; print([n for n in sys.modules if n.startswith('opentelemetry')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("missing", ["opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"])
