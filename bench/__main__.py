@@ -1,6 +1,6 @@
 """Run the workloads against each server, in interleaved rounds, and print medians, ratios and targets.
 
-A complete run (without --quick, --only or --peers) writes bench/results.json, docs/performance.svg and the tables of
+A complete run (without --quick, --only or --peers) writes bench/results.json and the tables of
 docs/performance.md; any other run writes only bench/build/last.json.
 """
 
@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from bench.chart import chart
 from bench.installing import NotInstalled, compilePrograms, install, makeCertificate, makeToken, versionOf
 from bench.machine import machine
 from bench.peers import PEERS, Peer
@@ -30,7 +29,6 @@ TRIES = 3
 LAST = BUILD / "last.json"
 KEPT = HERE / "results.json"
 PAGE = ROOT / "docs" / "performance.md"
-PICTURE = ROOT / "docs" / "performance.svg"
 ROWS = [row for workload in WORKLOADS for row in workload.rows]
 
 
@@ -108,7 +106,6 @@ def _measure(workload: Workload, peers: Sequence[Peer], effort: Effort, results:
 
 def _writeDocs() -> None:
     results = Results.load(KEPT)
-    PICTURE.write_text(chart(ROWS, results))
     PAGE.write_text(filled(PAGE.read_text(), markdown(ROWS, results)))
 
 

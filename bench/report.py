@@ -81,8 +81,10 @@ def text(rows: Sequence[Row], results: Results) -> str:
     return "\n".join(lines)
 
 
-def _grid(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(cells) + " |" for cells in (head, ["---", *["---:"] * (len(head) - 1)], *lines)]
+def _grid(head: Sequence[str], lines: Iterable[Sequence[str]], words: int = 1) -> list[str]:
+    """Return a table whose first columns are words, and the others figures."""
+    rule = ["---"] * words + ["---:"] * (len(head) - words)
+    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *lines)]
 
 
 def compared(rows: Iterable[Row], results: Results) -> list[Row]:
@@ -105,7 +107,7 @@ def markdown(rows: Sequence[Row], results: Results) -> str:
     """Return the targets, the figures of each server, and the machine and versions."""
     many = compared(rows, results)
     few = [row for row in rows if row not in many and results.figures.get(row.key)]
-    lines = _grid(("work", "who", "must reach", "reached", ""), _targets(rows, results))
+    lines = _grid(("work", "who", "must reach", "reached", "result"), _targets(rows, results), words=3)
     for part in (many[: len(many) // 2], many[len(many) // 2 :]):
         if part:
             lines += ["", *_servers(part, results)]

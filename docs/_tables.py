@@ -13,6 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import twisted_ws
+from bench.chart import chart
 from bench.figures import middle
 from bench.report import facts, figure
 from bench.results import Results
@@ -55,12 +56,17 @@ def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
+def _prose(text: str) -> str:
+    """Return a text for people as Markdown: its flags are code, so that no two hyphens become a dash."""
+    return re.sub(r"(?<![`\w])--[a-z][\w-]*", r"`\g<0>`", re.sub(r"[*<>]", r"\\\g<0>", text))
+
+
 def options() -> str:
     """Return the table of the settings, from `KEYS`."""
     lines = [_row("option and key", "default", "meaning"), _row("---", "---", "---")]
     for key in KEYS:
         default = f"`{key.default}`" if key.default.startswith(("$", "8")) else key.default or "none"
-        lines.append(_row(f"`{key.name}`" + (" (list)" if key.isList else ""), default, re.sub(r"[*<>]", r"\\\g<0>", key.help)))
+        lines.append(_row(f"`{key.name}`" + (" (list)" if key.isList else ""), default, _prose(key.help)))
     return "\n".join(lines)
 
 
@@ -151,12 +157,13 @@ def metrics() -> str:
 
 # What the comparison shows of the benchmark: servers that others use for the same, and works that most of them do.
 _COMPARED = ("twisted_ws", "pure", "nchan", "picows", "websockets", "ws", "stock")
+_RESULTS = Path(__file__).parent.parent / "bench" / "results.json"
 _WORK = ("fanout", "echo", "connects", "idle", "tls-fanout")
 
 
 def compared() -> str:
     """Return what was measured of the servers that the comparison is about, from the results of the benchmark."""
-    results = Results.load(Path(__file__).parent.parent / "bench" / "results.json")
+    results = Results.load(_RESULTS)
     rows = {row.key: row for workload in WORKLOADS for row in workload.rows}
     titles = {**results.peers, "ws": "ws (Node.js), without Socket.IO"}
     lines = [_row("server", *(rows[key].title for key in _WORK)), _row("---", *["---:"] * len(_WORK))]
@@ -187,13 +194,27 @@ class Table(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
+        self.env.note_dependency(__file__)
         table = TABLES[self.arguments[0]]
-        container = nodes.container()
+        container = nodes.container(classes=[f"table-of-{self.arguments[0]}"])
         self.state.nested_parse(StringList(table().splitlines(), source=str(Path(__file__))), 0, container)
-        return container.children
+        return [container]
+
+
+class Bars(SphinxDirective):
+    """``bars-of``: the results of the benchmark, as bars."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the bars."""
+        self.env.note_dependency(str(_RESULTS))
+        rows = [row for workload in WORKLOADS for row in workload.rows]
+        return [nodes.raw("", chart(rows, Results.load(_RESULTS)), format="html")]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive."""
     app.add_directive("table-of", Table)
+    app.add_directive("bars-of", Bars)
     return {"parallel_read_safe": True}

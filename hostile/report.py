@@ -236,7 +236,9 @@ def soak(found: Mapping[str, Any]) -> str:
     lines = [
         told,
         "",
-        f"![Memory and descriptors of the daemon over {total:,} connections.](reliability.svg)",
+        "```{raw} html",
+        ":file: reliability.svg",
+        "```",
         *([f"\n**Not held**: {_cell('; '.join(found['faults']))}."] if found["faults"] else []),
         "",
         *grid(("state at the end", "connections"), [(_cell(name), f"{count:,}") for name, count in found["connects"].items()]),

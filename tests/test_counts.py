@@ -8,7 +8,7 @@ def test_bucketsByTheirUpperEnds():
     buckets = Buckets((1, 10))
     for value in (0, 1, 1.5, 10, 11):
         buckets.add(value)
-    assert (buckets.counts, buckets.sum, len(buckets)) == ([2, 2, 1], 23.5, 5)
+    assert (buckets.counts, buckets.sum, buckets.total) == ([2, 2, 1], 23.5, 5)
 
 
 def test_aTableIsBounded():

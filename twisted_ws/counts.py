@@ -6,7 +6,8 @@ Nothing here knows what is made of the numbers: `twisted_ws.metrics` reads them,
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import add
 
 # Upper ends of buckets, in seconds: half a millisecond, and twice as much thirteen times.
 SECONDS = tuple([0.0005 * 2**each for each in range(14)])
@@ -15,6 +16,9 @@ RECIPIENTS = (0, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 
 # Who publishes: code in the server's own process, a client of a service of channels, a publisher over HTTP, or a transaction.
 SERVICE, CLIENT, API, OUTBOX = "service", "client", "api", "outbox"
+
+# Operations over HTTP that wait for what has yet to happen: how long they take says nothing.
+UNTIMED = frozenset({"events", "poll"})
 
 # The rows of one table. Labels come from sets that are closed or nearly so; this holds where one is not.
 MOST_ROWS = 200
@@ -46,7 +50,9 @@ class Buckets:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
-    def __len__(self) -> int:
+    @property
+    def total(self) -> int:
+        """How many values there were."""
         return sum(self.counts)
 
 
@@ -116,6 +122,17 @@ class BucketTable:
         return found
 
 
+def merged(several: Iterable[Buckets]) -> Buckets:
+    """Return histograms with the same bounds as one."""
+    found: Buckets | None = None
+    for each in several:
+        if found is None:
+            found = Buckets(each.bounds)
+        found.counts = [*map(add, found.counts, each.counts)]
+        found.sum += each.sum
+    return found or Buckets()
+
+
 class Counts:
     """What has happened at one server, whatever its transports.
 
@@ -125,9 +142,9 @@ class Counts:
         sent: messages to one caller alone: replies, and what a service writes.
         deliveries: messages that went to many, each counted for every recipient that took it.
         deliveredBytes: bytes of their payloads, counted likewise.
-        published: publications, by source and namespace.
+        publications: the seconds from a publication to the moment when everybody here that keeps up has it, by source and
+            namespace: how many there were as well, for the price of one.
         publishErrors: publications that were refused, by code.
-        delivery: seconds from a publication to the moment when everybody here that keeps up has it.
         recipients: how many took a publication.
         streams, polls: event streams that are open, and polls that wait.
         opened: connections, by transport and service.
@@ -146,20 +163,19 @@ class Counts:
         handling: the seconds of handlers that have to wait for something, by service and event.
         handlerErrors: handlers that have raised, by service and event.
         running: handlers that wait for something now.
-        requests: those over HTTP, by site, operation and class of status.
-        request: their seconds, by operation.
+        answers: the seconds of requests over HTTP, by site, operation and class of status; how many there were as well.
         calls: those of publishers, by the name of the key and operation.
         refills: how often a channel's messages had to be asked for again, because some had not come or the engine was away.
     """
 
     __slots__ = (
+        "answers",
         "authentication",
         "authentications",
         "calls",
         "closed",
         "deliveredBytes",
         "deliveries",
-        "delivery",
         "dropped",
         "expired",
         "handlerErrors",
@@ -167,15 +183,13 @@ class Counts:
         "handshake",
         "opened",
         "polls",
+        "publications",
         "publishErrors",
-        "published",
         "received",
         "receivedBytes",
         "recipients",
         "refills",
         "renewed",
-        "request",
-        "requests",
         "resumed",
         "resumes",
         "running",
@@ -189,9 +203,8 @@ class Counts:
     def __init__(self) -> None:
         self.received = self.receivedBytes = self.sent = 0
         self.deliveries = self.deliveredBytes = 0
-        self.published = Table(2)
+        self.publications = BucketTable(2)
         self.publishErrors = Table(1)
-        self.delivery = Buckets()
         self.recipients = Buckets(RECIPIENTS)
         self.streams = self.polls = 0
         self.opened = Table(2)
@@ -209,6 +222,30 @@ class Counts:
         self.resumed = self.refills = self.running = 0
         self.handling = BucketTable(2)
         self.handlerErrors = Table(2)
-        self.requests = Table(3)
-        self.request = BucketTable(1)
+        self.answers = BucketTable(3)
         self.calls = Table(2)
+
+    @property
+    def published(self) -> dict[tuple[str, ...], int]:
+        """How many publications there were, by source and namespace."""
+        return {labels: each.total for labels, each in self.publications.rows.items()}
+
+    @property
+    def delivery(self) -> Buckets:
+        """The seconds of all publications."""
+        return merged(self.publications.rows.values())
+
+    @property
+    def requests(self) -> dict[tuple[str, ...], int]:
+        """How many requests over HTTP were answered, by site, operation and class of status."""
+        return {labels: each.total for labels, each in self.answers.rows.items()}
+
+    @property
+    def request(self) -> dict[tuple[str, ...], Buckets]:
+        """Their seconds, by operation."""
+        found: dict[tuple[str, ...], Buckets] = {}
+        for (_, operation, _), each in self.answers.rows.items():
+            if operation not in UNTIMED:
+                before = found.get((operation,))
+                found[operation,] = each if before is None else merged((before, each))
+        return found

@@ -15,7 +15,7 @@ from typing import Any
 
 # How the counts are called where something is added to them, and the methods that only do that.
 NAMES = frozenset({"counts", "_counts"})
-METHODS = frozenset({"_countPublication", "_countResume", "countHandshake"})
+METHODS = frozenset({"_countPublication", "countRequest", "_countResume", "countHandshake"})
 
 
 def _isOfCounts(node: ast.AST) -> bool:

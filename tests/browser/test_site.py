@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -148,6 +149,12 @@ def test_links(site: Path) -> None:
     assert broken == []
 
 
+def test_flags(site: Path) -> None:
+    """No page shows the two hyphens of an option as a dash, which nobody can type."""
+    found = {path.name: re.findall(r"[ >(]\u2013[a-z][\w-]*", path.read_text()) for path in site.rglob("*.html")}
+    assert {name: dashes for name, dashes in found.items() if dashes} == {}
+
+
 def test_theServerInThePageSaysWhatTheRealOneSays(site: Path, tab: Tab, tmp_path: Path) -> None:
     """The server of the demo answers each request, by each transport, as the real one does."""
     (tmp_path / "ws.toml").write_text(_CONFIGURATION)
@@ -237,17 +244,20 @@ def test_aReaderRestartsTheServer(site: Path, tab: Tab) -> None:
 
 
 def test_nothingIsWiderThanAPhone(site: Path, tab: Tab) -> None:
-    """No page is wider than the screen of a phone, and whatever can be scrolled in it can be reached by keyboard."""
+    """No page is wider than a phone, no code is cut off, only tables of figures are scrolled, and what is, by keyboard, too."""
     tab.resize(390, 844)
     wide, mute = [], []
     scrolled = (
         "[...document.querySelectorAll('.content *')].filter((each) => each.scrollWidth > each.clientWidth + 1"
         " && /auto|scroll/.test(getComputedStyle(each).overflowX) && each.tabIndex < 0)"
     )
+    tables = "[...document.querySelectorAll('.content *')].filter((each) => each.clientWidth && !each.querySelector('.figures')"
+    cut = f"{tables} && !each.closest('.demo') && each.matches('pre, .table-wrapper') && each.scrollWidth > each.clientWidth + 1)"
     for path in sorted(site.rglob("*.html")):
         tab.open(path.as_uri())
         name = str(path.relative_to(site))
         if tab.run("document.documentElement.scrollWidth") > 390:
             wide.append(name)
         mute += [f"{name}: {each}" for each in tab.run(f"{scrolled}.map((each) => each.outerHTML.slice(0, 80))")]
+        mute += [f"{name}: {each}" for each in tab.run(f"{cut}.map((each) => each.textContent.slice(0, 80))")]
     assert (wide, mute) == ([], [])

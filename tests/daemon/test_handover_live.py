@@ -12,7 +12,7 @@ from websockets.sync.client import unix_connect
 
 from hostile.moved import Crowd, Publications, versions
 from tests.daemon.workers.support import ended, reload, workers
-from tests.live.support import Running, running, writeService
+from tests.live.support import Running, running, until, writeService
 
 SERVICE = """
 import os, signal
@@ -34,6 +34,8 @@ class Counter(WebSocketService):
 
     def onTextMessage(self, caller, text):
         caller.attributes["count"] += 1
+        if "VERSION" == "broken":
+            raise ValueError("a mistake in the new code")
         return f"{caller.attributes['count']} VERSION"
 
     def onHandOver(self, caller):
@@ -70,13 +72,13 @@ def write(place: Path, version: str, old: str = "lives", new: str = "lives") -> 
 
 
 @contextmanager
-def server(count: int, **dying: str) -> Iterator[tuple[Running, Path]]:
+def server(count: int, mayFail: bool = False, **dying: str) -> Iterator[tuple[Running, Path]]:
     """A server with workers."""
     with tempfile.TemporaryDirectory(prefix="ws-") as directory:
         place = Path(directory)
         write(place, "v0", **dying)
         (place / "ws.toml").write_text(CONFIG.replace("WORKERS", str(count)))
-        with running(place, "--config", "ws.toml", "--tls-port", "0", "--listen", f"unix:{place}/s") as started:
+        with running(place, "--config", "ws.toml", "--tls-port", "0", "--listen", f"unix:{place}/s", mayFail=mayFail) as started:
             started.waitFor("listen")
             yield started, place
 
@@ -104,6 +106,27 @@ def test_nobodyNotices(count: int) -> None:
         assert {kind: (tally.clients, tally.isWhole) for kind, tally in tallies.items()} == {
             kind: (number, True) for kind, number in kinds.items()
         }, tallies
+
+
+def test_newCodeThatFails() -> None:
+    """If new code raises for the few connections that it gets first, the others go on with the old code, as the command says."""
+    kinds = {"counter": 150, "raw": 10}
+    with server(2, mayFail=True) as (daemon, place):
+        with Crowd(daemon.port("ws"), kinds, 5, 0.2) as crowd, Publications(daemon.port("http"), 5, 50) as publications:
+            before = set(workers(daemon))
+            write(place, "broken")
+            code, said = reload(place, "--services")
+            assert code == 1
+            assert "The new services fail" in said
+            until(lambda: set(workers(daemon)) == before)
+            crowd.askAll()
+            publications.stop()
+            tallies = crowd.rest(publications.counts)
+            assert versions([each for each in crowd.clients if not each.closed]) == {"v0"}
+        assert tallies["raw"].isWhole
+        counters = tallies["counter"]
+        assert 1 <= counters.closed <= 4  # a hundredth of those of one worker, for which the new code has raised
+        assert (counters.how, counters.lost, counters.doubled, counters.disordered) == ({"1011"}, 0, 0, 0)
 
 
 @pytest.mark.parametrize("dying", ["old", "new"])

@@ -345,16 +345,13 @@ class Channels:
     def _countPublication(self, published: Published, begun: float, source: str) -> Published:
         # It may come a hundred thousand times a second: the methods of what counts are written out.
         counts, recipients, passed = self.counts, published.recipients, self._clock() - begun
-        delivery, taken, rows = counts.delivery, counts.recipients, counts.published.rows
-        delivery.counts[bisect_left(SECONDS, passed)] += 1
-        delivery.sum += passed
+        key = source, "" if self.options is None else self.options.namespace(published.channel)
+        times = counts.publications.rows.get(key) or counts.publications.of(*key)
+        times.counts[bisect_left(SECONDS, passed)] += 1
+        times.sum += passed
+        taken = counts.recipients
         taken.counts[bisect_left(RECIPIENTS, recipients)] += 1
         taken.sum += recipients
-        labels = source, "" if self.options is None else self.options.namespace(published.channel)
-        if labels in rows:
-            rows[labels] += 1
-        else:
-            counts.published.add(*labels)
         return published
 
     def dropped(self, publication: Publication, policy: Policy) -> None:

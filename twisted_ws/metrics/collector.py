@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client
@@ -15,6 +15,9 @@ from twisted_ws.metrics.process import look
 
 if TYPE_CHECKING:
     from twisted_ws.server.server import WebSocketServer
+
+# Samples that are made and written at once: about a millisecond.
+PART = 128
 
 # What prometheus_client registers by itself; our own metrics say the same, and its list of descriptors may take long.
 _BUILT_IN = (prometheus_client.GC_COLLECTOR, prometheus_client.PLATFORM_COLLECTOR, prometheus_client.PROCESS_COLLECTOR)
@@ -94,10 +97,16 @@ def others() -> list[Family]:
     return found
 
 
-def pieces(made: Family, size: int) -> Iterator[Sequence[Any]]:
-    """Yield the samples of a family, so many at a time."""
-    samples = iter(made.samples)
-    first = True
-    while (some := list(islice(samples, size))) or first:
-        first = False
-        yield some
+def parts(metric: Metric, rows: Sequence[Row], more: Mapping[str, str] | None = None) -> Iterator[Family]:
+    """Yield a metric in parts of about `PART` samples each; at least one, which says its type and help."""
+    each = max(PART // (len(metric.bounds) + 3), 1) if metric.kind is Kind.HISTOGRAM else PART
+    for begin in range(0, max(len(rows), 1), each):
+        yield family(metric, rows[begin : begin + each], more)
+
+
+def partsOf(made: Family) -> Iterator[Family]:
+    """Yield a family of somebody else likewise."""
+    for begin in range(0, max(len(made.samples), 1), PART):
+        part = Family(made.name, made.documentation, made.type)
+        part.samples = made.samples[begin : begin + PART]
+        yield part

@@ -91,7 +91,7 @@ class Source:
 
 
 # What a metric reads: one number, several by their labels, or nothing, if there is no such thing here.
-Reading = int | float | Buckets | Table | BucketTable | Mapping[Any, int | float] | None
+Reading = int | float | Buckets | Table | BucketTable | Mapping[Any, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,10 @@ def _rows(reading: Reading) -> Iterable[Row]:
         case BucketTable():
             return [(labels, _frozen(each)) for labels, each in reading.rows.items()]
         case Mapping():
-            return [(labels if isinstance(labels, tuple) else (labels,), value) for labels, value in reading.items()]
+            return [
+                (labels if isinstance(labels, tuple) else (labels,), _frozen(each) if isinstance(each, Buckets) else each)
+                for labels, each in reading.items()
+            ]
         case _:
             return [((), reading)]
 

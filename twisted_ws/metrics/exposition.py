@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from prometheus_client import exposition
 from prometheus_client.core import Metric as Family
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from twisted_ws.metrics.collector import pieces
-
 if TYPE_CHECKING:
     from twisted_ws.wire.loop.turns import Turns
 
-# Samples that are written at once: about a millisecond.
-PIECE = 128
-# Steps of `Turns` for one sample.
-STEPS = 3
+# Steps of `Turns` for one sample, made and written.
+STEPS = 6
 
 _EOF = b"# EOF\n"
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -54,30 +50,24 @@ def _text(family: Family) -> bytes:
     return exposition.generate_latest(_One(family))
 
 
-async def write(families: AsyncIterator[Family], accept: str, turns: Turns) -> tuple[str, bytes]:
+async def write(parts: AsyncIterator[Family], accept: str, turns: Turns) -> tuple[str, bytes]:
     """Return the type and the text of metrics, written in as many turns of the reactor as it takes.
 
     Args:
-        families: the metrics.
+        parts: the metrics; one with many samples comes in several parts (see `twisted_ws.metrics.scrape.Scrape.families`).
         accept: the Accept header of the request; "" without one.
         turns: the server's.
     """
     kind, writer, last = choose(accept)
     written: list[bytes] = []
-    async for family in families:
-        for number, samples in enumerate(pieces(family, PIECE)):
-            if turns.over:
-                await turns.next()
-            turns.spend(1 + STEPS * len(samples))
-            with turns.counting(0):
-                written.append(_piece(family, samples, writer, number > 0))
+    before = ""
+    async for part in parts:
+        with turns.counting(1 + STEPS * len(part.samples)):
+            text = writer(part)
+            if part.name == before:  # its type and help are there already
+                text = b"".join([line for line in text.splitlines(True) if not line.startswith(b"# ")])
+            written.append(text)
+        before = part.name
+        if turns.over:
+            await turns.next()
     return kind, b"".join(written) + last
-
-
-def _piece(family: Family, samples: Iterable[Any], writer: Callable[[Family], bytes], goesOn: bool) -> bytes:
-    part = Family(family.name, family.documentation, family.type)
-    part.samples = [*samples]
-    text = writer(part)
-    if goesOn:
-        text = b"".join([line for line in text.splitlines(True) if not line.startswith(b"# ")])
-    return text

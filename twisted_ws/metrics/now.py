@@ -93,7 +93,7 @@ def now(server: WebSocketServer) -> Now:
         subscriptions=server.channels.subscriptions,
         received=received(server)[0],
         sent=counts.sent,
-        published=sum(counts.published.rows.values()),
+        published=sum(counts.published.values()),
         refused=sum(counts.publishErrors.rows.values()),
         deliveries=counts.deliveries,
         deliveredBytes=counts.deliveredBytes,

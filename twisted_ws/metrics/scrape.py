@@ -10,7 +10,7 @@ from prometheus_client.core import Sample
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_ws.metrics.collector import Collector, add, family, others
+from twisted_ws.metrics.collector import Collector, others, parts, partsOf
 from twisted_ws.metrics.declared import METRICS
 from twisted_ws.metrics.reports import Report, readReport
 
@@ -35,21 +35,25 @@ class Scrape:
         self._ask = ask
 
     async def families(self) -> AsyncIterator[Family]:
-        """Yield all families, each with the values of all workers."""
+        """Yield all families, each with the values of all workers; one with many samples comes in parts, one after the other."""
         if self._ask is None:
             source = self.collector.source()
             for each in METRICS:
-                yield family(each, each.rows(source))
+                for part in parts(each, each.rows(source)):
+                    yield part
             for beside in others():
-                yield beside
+                for part in partsOf(beside):
+                    yield part
             return
         reports = await self._reports(self._ask())
         source = self.collector.source()
         for each in METRICS:
-            made = family(each, each.rows(source), {WORKER: SUPERVISOR})
+            for part in parts(each, each.rows(source), {WORKER: SUPERVISOR}):
+                yield part
             for worker, said in reports.items():
-                add(made, each, said.ours.get(each.name, ()), {WORKER: worker})
-            yield made
+                if each.name in said.ours:
+                    for part in parts(each, said.ours[each.name], {WORKER: worker}):
+                        yield part
         found: dict[str, Any] = {}
         for worker, said in reports.items():
             for other in said.others:
@@ -58,7 +62,8 @@ class Scrape:
                     merged = found[other.name] = Family(other.name, other.help, other.kind)
                 merged.samples += [Sample(name, {**labels, WORKER: worker}, value) for name, labels, value in other.samples]
         for merged in found.values():
-            yield merged
+            for part in partsOf(merged):
+                yield part
 
     async def _reports(self, asked: Mapping[str, Deferred[bytes]]) -> dict[str, Report]:
         """Return what has been said in time."""

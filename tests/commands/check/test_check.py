@@ -17,6 +17,7 @@ import trustme
 from tests.commands.support import Done, command
 from tests.engines.redis.servers import Server
 from tests.live.support import running
+from tests.outbox.postgres import Postgres
 from tests.ports import freePort
 from twisted_ws.commands.check import RIGHT, WARNED, WRONG
 
@@ -96,6 +97,14 @@ def test_itSaysWhatWouldBe(tmp_path: Path) -> None:
     assert report["publishers"] == [{"name": "shop", "line": 1, "scopes": "publish:orders.*", "ended": False}]
 
 
+def test_exposedSecrets(tmp_path: Path) -> None:
+    """What the server would warn of in its log is a warning, by its event."""
+    option = safe(tmp_path)
+    (tmp_path / "secret").chmod(0o644)
+    report = check(tmp_path, *option)[1]
+    assert codes(report["warnings"]) == ["secret.exposed"]
+
+
 def test_forAPerson(tmp_path: Path) -> None:
     """As text, it is a line for each thing, and the verdict is the last."""
     done = command(tmp_path, "check", *safe(tmp_path))
@@ -120,6 +129,7 @@ def test_oneMistakeDoesNotHideTheNext(tmp_path: Path) -> None:
     secret(tmp_path, "keys", "short\n")
     option = configured(
         tmp_path,
+        'pages = "missing"\nport = 8081\ninterface = "127.0.0.1"\noutbox = "postgresql://x:planted@host/d"\n'
         'api-key-file = "keys"\ncertificate = "missing.pem"\ntls-port = 8443\nhistory-file = "/nowhere/history"\n'
         'engine = "redis://user:planted@host:x"\n'
         '[services."/a"]\ntarget = "nothing:Here"\n[services."/b"]\ntarget = "channels"\nextra = 1\n',
@@ -128,7 +138,16 @@ def test_oneMistakeDoesNotHideTheNext(tmp_path: Path) -> None:
     text = "\n".join(each["text"] for each in report["errors"])
     assert code == WRONG
     assert not report["ok"]
-    for said in ("/a", "no option extra", "shorter than 16 characters", "missing.pem", "/nowhere/history", "--engine"):
+    for said in (
+        "/a",
+        "no option extra",
+        "shorter than 16 characters",
+        "missing.pem",
+        "/nowhere/history",
+        "--engine",
+        "--pages",
+        "--outbox",
+    ):
         assert said in text
     assert "planted" not in text
 
@@ -366,6 +385,21 @@ def test_theEngineAnswers(tmp_path: Path) -> None:
         assert report["asked"] == [f"--engine redis://127.0.0.1:{valkey.port}: it answers; other nodes: 0"]
     finally:
         valkey.kill()
+
+
+def test_theOutboxAnswers(tmp_path: Path) -> None:
+    """With --connect, the table of the outbox is looked for; without, nobody is asked; a missing table is an error."""
+    with Postgres() as postgres:
+        options = (*safe(tmp_path), "--outbox", postgres.dsn)
+        assert check(tmp_path, *options)[1]["asked"] == []
+        code, report = check(tmp_path, *options, "--connect")
+        assert (code, report["errors"], report["asked"]) == (RIGHT, [], ["--outbox: the table is there"])
+        postgres.execute("DROP TABLE twisted_ws_outbox")
+        code, report = check(tmp_path, *options, "--connect")
+        assert (code, codes(report["errors"])) == (WRONG, ["no-answer"])
+        assert "there is no table twisted_ws_outbox" in report["errors"][0]["text"]
+    code, report = check(tmp_path, *options, "--connect")
+    assert (code, codes(report["errors"])) == (WRONG, ["no-answer"])
 
 
 def test_whatIsSaidStaysOffStandardOutput(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from twisted_ws.daemon.workers.policy import LONGEST_WAIT, Pulse, Restarts, cover
+from twisted_ws.daemon.workers.policy import LONGEST_WAIT, Pulse, Restarts, cover, isWorse
 
 
 def test_oneThatDiesIsReplacedAtOnce() -> None:
@@ -53,3 +53,12 @@ def test_coverEnds() -> None:
     """Nobody covers for a slot that is filled, and a slot whose substitute has died gets another."""
     assert cover([0], [2, 3], {0: 1, 4: 2}) == {0: 2}
     assert cover([0, 1], [], {0: 1}) == {}
+
+
+def test_isWorse() -> None:
+    """New code is worse if it fails more than twice as often for each caller as the old code does."""
+    assert not isWorse((0, 50), (0, 5000))
+    assert isWorse((1, 50), (0, 5000))
+    assert not isWorse((2, 50), (100, 5000))
+    assert isWorse((3, 50), (100, 5000))
+    assert not isWorse((0, 0), (0, 0))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.threads import deferToThreadPool
 
 from twisted_ws.access.asking.exchange import Unanswered
 from twisted_ws.commands.check.findings import Report
 from twisted_ws.daemon.loading.authenticators import makeAuthenticators
 from twisted_ws.daemon.loading.engines import MEMORY, engineMaker
+from twisted_ws.daemon.loading.outbox import outboxOptions
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.server.server import WebSocketServer
@@ -45,6 +48,37 @@ async def askAll(settings: Settings, report: Report, reactor: Any) -> None:
             await maybeDeferred(stop)
     if settings.engine != MEMORY:
         await _askEngine(settings, report, reactor)
+    options = outboxOptions(settings)
+    if options is not None:
+        await _askOutbox(options(), settings, report, reactor)
+
+
+async def _askOutbox(options: dict[str, Any], settings: Settings, report: Report, reactor: Any) -> None:
+    """Look for the table, in a thread, as the server does."""
+    import psycopg
+
+    from twisted_ws.outbox.table import Table, TableMissing
+
+    woken, wake = os.pipe()
+
+    def look() -> bool:
+        table = Table({**options, "connect_timeout": int(PATIENCE)}, settings.limits, woken)
+        table.close()
+        return bool(table.isPooled)
+
+    try:
+        isPooled = await deferToThreadPool(reactor, reactor.getThreadPool(), look)
+    except (psycopg.Error, TableMissing) as error:
+        report.wrong("no-answer", f"--outbox: {' '.join(str(error).split())}")
+    else:
+        report.asked.append("--outbox: the table is there")
+        if isPooled:
+            report.warn(
+                "outbox.pooled", "--outbox: a connection pooler answers in place of PostgreSQL, and may lose notifications"
+            )
+    finally:
+        os.close(woken)
+        os.close(wake)
 
 
 async def _askEngine(settings: Settings, report: Report, reactor: Any) -> None:

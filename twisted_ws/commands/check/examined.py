@@ -58,7 +58,7 @@ def examined(settings: Settings, report: Report) -> WebSocketServer | None:
         namespace = str(event.get("log_namespace", ""))
         level = event.get("log_level", LogLevel.info)
         if level >= LogLevel.warn and namespace.startswith("twisted_ws.") and _OF_CERTIFICATES not in event:
-            report.warn("log", formatEvent(event))
+            report.warn(str(event.get("event", "log")), formatEvent(event))
 
     globalLogPublisher.addObserver(observe)
     try:
@@ -196,6 +196,15 @@ class _Examined(Daemon):
     def _makeWebSocketListeners(self) -> list[Listener]:
         return self._tried(super()._makeWebSocketListeners, [])
 
+    def _readFolder(self) -> Any:
+        return self._tried(super()._readFolder, None)
+
+    def _makeOutbox(self) -> Any:
+        return self._tried(super()._makeOutbox, None)
+
+    def _refuseOverlaps(self) -> None:
+        self._tried(super()._refuseOverlaps, None)
+
     def _makeBroadcastListeners(self) -> list[Listener]:
         if self._report.errors and self.settings.apiKeyFile is not None and not self._credentials.requiresCredentials:
             return []  # the mistake is in the keys, not in that there are none
@@ -219,7 +228,8 @@ class _Examined(Daemon):
         for site, listeners in ("broadcast", self._broadcastListeners), ("websocket", self._webSocketListeners):
             for each in listeners:
                 place = each.place
-                report.listens.append(Port(place.option, site, place.where, place.interface, each.secure, not place.isLoopback()))
+                kind = "metrics" if place.option == "metrics-port" else site
+                report.listens.append(Port(place.option, kind, place.where, place.interface, each.secure, not place.isLoopback()))
         for mount in self._mounted:
             names = settings.authenticate or None if mount.authenticate is None else mount.authenticate
             decides = _decides(self.server.services[mount.path])

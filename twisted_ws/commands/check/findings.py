@@ -26,7 +26,7 @@ class Port(msgspec.Struct, frozen=True):
 
     Attributes:
         option: the option that says so.
-        site: "websocket" or "broadcast".
+        site: "websocket", "broadcast" or "metrics".
         where: a port or an endpoint string.
         address: the address of a port; "" for all addresses, and for endpoint strings.
         tls: whether clients have to use TLS.
@@ -139,7 +139,7 @@ def asText(report: Report) -> Iterator[str]:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    for site, title in ("websocket", "WebSocket"), ("broadcast", "Broadcast site"):
+    for site, title in ("websocket", "WebSocket"), ("broadcast", "Broadcast site"), ("metrics", "Metrics"):
         for port in report.listens:
             if port.site == site:
                 where = f"{port.where}{f' on {port.address}' if port.address else ''}" if port.where.isdigit() else port.where

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from math import ceil
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -128,6 +130,7 @@ class Giving:
         server: the server.
         stream: leads there.
         sockets: closes them, and gives back those that return.
+        share: of the callers that are given, the others stay; None: all that can go are, and the rest is asked to leave.
 
     Attributes:
         given: how many have gone.
@@ -136,8 +139,11 @@ class Giving:
 
     _log = Logger()
 
-    def __init__(self, server: WebSocketServer, stream: HandStream, sockets: Sockets = SOCKETS) -> None:
+    def __init__(
+        self, server: WebSocketServer, stream: HandStream, sockets: Sockets = SOCKETS, share: float | None = None
+    ) -> None:
         self._server = server
+        self._share = share
         self._sockets = sockets
         self._stream = stream
         self._noting = noting = Noting(server)
@@ -177,6 +183,14 @@ class Giving:
                     self._log.warn("callers do not go on in the new process: {reason}", reason=why, event="handover.kept")
                 return theirs is not None
             await self._noting.begin()
+            if self._share is not None:
+                await self._expect()
+                callers = [*self._server.callers]
+                some = random.sample(callers, min(ceil(self._share * len(callers)), len(callers)))
+                await self._giveSome("callers", some, self._departure.depart)
+                while self._batches and not self._isOver:
+                    await self._wait()
+                return not self._batches
             look, settled = LOOK, reactor.seconds() + SETTLING
             while not self._isOver:
                 await self._expect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted_ws.access.secretfile import readPassword
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
     from twisted_ws.outbox.table import Table
 
 
-def makeOutbox(settings: Settings, server: WebSocketServer, reactor: Any) -> Outbox | None:
-    """Return the service that publishes what is in the outbox; None if there is none.
+def outboxOptions(settings: Settings) -> Callable[[], dict[str, Any]] | None:
+    """Return what reads the parameters of a connection to the database, None without one.
 
     Raises:
-        ConfigurationError: psycopg is not installed, or a setting is wrong. The text has no password.
+        ConfigurationError: psycopg is not installed, or a setting is wrong; the function raises it, too. No text has a password.
     """
     dsn, path = settings.outbox, settings.outboxPasswordFile
     if dsn is None:
@@ -27,8 +28,7 @@ def makeOutbox(settings: Settings, server: WebSocketServer, reactor: Any) -> Out
             raise ConfigurationError("--outbox-password-file needs a database: give --outbox too.")
         return None
     try:
-        from twisted_ws.outbox.service import Outbox
-        from twisted_ws.outbox.table import Table, connectionOptions
+        from twisted_ws.outbox.table import connectionOptions
     except ImportError as error:
         raise ConfigurationError(
             f"--outbox: {error.name or error} is not installed. Install twisted_ws with its extra, twisted-ws[outbox]."
@@ -42,10 +42,24 @@ def makeOutbox(settings: Settings, server: WebSocketServer, reactor: Any) -> Out
                 raise ConfigurationError("--outbox has a password: write it to a file and give --outbox-password-file.") from None
             raise ConfigurationError(f"--outbox must be a URL such as postgresql://USER@HOST/DATABASE: {error}.") from None
 
+    options()  # a mistake is told at the start, and the file is read again for each connection
+    return options
+
+
+def makeOutbox(settings: Settings, server: WebSocketServer, reactor: Any) -> Outbox | None:
+    """Return the service that publishes what is in the outbox; None if there is none.
+
+    Raises:
+        ConfigurationError: psycopg is not installed, or a setting is wrong. The text has no password.
+    """
+    options = outboxOptions(settings)
+    if options is None:
+        return None
+    from twisted_ws.outbox.service import Outbox
+    from twisted_ws.outbox.table import Table
+
     def connect(woken: int) -> Table:
         return Table(options(), settings.limits, woken)
-
-    options()  # a mistake is told at the start, and the file is read again for each connection
 
     def publish(channel: str, message: Any, key: str | None, idempotencyKey: str) -> Any:
         return server.publish(channel, message, key=key, idempotencyKey=idempotencyKey, source=OUTBOX)

@@ -14,12 +14,16 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from twisted_ws import __version__
-from twisted_ws.daemon.workers.policy import PING, Pulse, Restarts, cover
-from twisted_ws.errors import ConfigurationError
+from twisted_ws.daemon.workers.policy import PING, Pulse, Restarts, cover, isWorse
+from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import Limits
 
 # Seconds beyond `Limits.drainTimeout` after which a worker that was asked to leave is killed: publications may take five.
 GRACE = 10.0
+# The share of its callers that the first worker of a rolling reload gives to the next one before it gives the others, and the
+# seconds in which both are looked at: if the new code fails, the old one goes on.
+FIRST = 0.01
+OBSERVED = 2.0
 # Seconds for a process to end whose link has.
 LAST = 5.0
 
@@ -198,6 +202,7 @@ class Crew:
         self._first: Deferred[None] | None = None
         self._isStopping = False
         self._isRolling = False
+        self._isFirst = False  # whether the worker that starts is the first with new code
         self._loop = LoopingCall(self._ask)
         self._loop.clock = clock
         self.workers: list[Worker] = []
@@ -274,6 +279,7 @@ class Crew:
                 if self._isStopping:
                     raise RollFailed("The server is stopping.")
                 old = slot.current
+                self._isFirst = number == 0
                 self._cancel(slot)
                 if slot.next is not None:  # it may have the old services
                     await _watched(slot.next.started)
@@ -283,7 +289,7 @@ class Crew:
                 if old is not None:
                     await _watched(old.ended)
         finally:
-            self._isRolling = False
+            self._isRolling = self._isFirst = False
 
     # The life of a worker.
 
@@ -326,6 +332,51 @@ class Crew:
             return
         self._stopDeadline(worker)
         worker.stage, worker.since = Stage.READY, self._clock.seconds()
+        slot = self._slots[worker.slot]
+        if slot.current is not None and self._isFirst and worker is slot.next and not self._isStopping:
+            tried = Deferred.fromCoroutine(self._try(slot.current, worker))
+            tried.addErrback(lambda failure: self._log.failure("a new worker was not tried", failure, event="handover.broken"))
+            return
+        self._accept(worker)
+
+    async def _try(self, old: Worker, new: Worker) -> None:
+        """Let a worker with new code serve a few connections first; if it fails at that, they go back to the old one."""
+        try:
+            why = await self._lookAt(old, new)
+        except ChannelError:  # one of the two has died
+            why = None
+        slot = self._slots[new.slot]
+        if new.stage is not Stage.READY:
+            new.started.callback("The new worker has died with the first connections that it got.")
+        elif why is None or old.stage is not Stage.READY or self._isStopping:
+            self._accept(new)
+        else:
+            slot.next = None
+            self._relieve(new, old)
+            new.started.callback(why)
+
+    async def _lookAt(self, old: Worker, new: Worker) -> str | None:
+        """Return in what way new code fails, None if it does not."""
+        if self._join is None or not self._join(old, new):
+            return None
+        new.line.send("worker.take")
+        given = await old.line.request("worker.giveSome", FIRST)
+        if not given:
+            return None
+        before, _ = await old.line.request("worker.failures")
+        observed: Deferred[None] = Deferred()
+        self._clock.callLater(OBSERVED, observed.callback, None)
+        await observed
+        after, others = await old.line.request("worker.failures")
+        failures, callers = await new.line.request("worker.failures")
+        callers = max(callers, given)  # those for which it fails are closed
+        if not isWorse((failures, callers), (after - before, others)):
+            return None
+        errors = f"{failures} errors for {callers} connections in {OBSERVED:g} s, {after - before} for {others} with the old ones"
+        return f"The new services fail ({errors}); the log has the errors."
+
+    def _accept(self, worker: Worker) -> None:
+        """Let a worker take the place of the one before."""
         slot = self._slots[worker.slot]
         old, slot.current, slot.next, slot.waits = slot.current, worker, None, False
         if self._first is None:

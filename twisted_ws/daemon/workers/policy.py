@@ -67,6 +67,17 @@ class Pulse:
         self._asked = 0
 
 
+def isWorse(new: tuple[int, int], old: tuple[int, int]) -> bool:
+    """Return whether new code fails where old code does not: more than twice as often for each of its callers.
+
+    Args:
+        new: how many handlers of it have raised, and how many callers it has.
+        old: the same of the old code in the same time.
+    """
+    (failures, callers), (before, others) = new, old
+    return failures * max(others, 1) > 2 * before * max(callers, 1)
+
+
 def cover(empty: list[int], ready: list[int], covers: dict[int, int]) -> dict[int, int]:
     """Return which slot accepts for which empty one.
 

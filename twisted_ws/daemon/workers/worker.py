@@ -202,6 +202,15 @@ class WorkerDaemon(Daemon):
         giving = Giving(self.server, stream)
         return Deferred.fromCoroutine(self._give(giving))
 
+    def giveSome(self, stream: HandStream, share: float) -> Deferred[int]:
+        """Give a part of the callers to the process at the other end of a stream, and go on; return how many, later."""
+        giving = Giving(self.server, stream, share=share)
+        return Deferred.fromCoroutine(giving.run(self._reactor.seconds())).addCallback(lambda _: giving.given)
+
+    def failures(self) -> tuple[int, int]:
+        """Return how many handlers have raised so far, and how many callers there are."""
+        return sum(self.server.counts.handlerErrors.rows.values()), len(self.server.callers)
+
     async def _give(self, giving: Giving) -> bool:
         whole = await giving.run(self._until)
         reasons = [f"{count} do not: {why}" for why, count in Counter(giving.refused.values()).items()]
@@ -305,6 +314,8 @@ class Work:
         link.handle("worker.take", self._take)
         link.handle("worker.cover", lambda slot: self._covers(True, slot))
         link.handle("worker.uncover", lambda slot: self._covers(False, slot))
+        link.answer("worker.giveSome", self._giveSome)
+        link.answer("worker.failures", lambda: (0, 0) if self._daemon is None else self._daemon.failures())
         link.answer("worker.ping", self._pong)
         link.answer("worker.reload", self._reload)
         link.answer("worker.metrics", self._report, lambda: True)
@@ -381,6 +392,16 @@ class Work:
         else:
             stream = HandStream(connection, self._reactor)
             self._daemon.give(stream).addCallbacks(self._given, self._notGiven)
+
+    def _giveSome(self, share: float) -> int | Deferred[int]:
+        """Give some of the open connections to the next worker of the slot, and go on."""
+        connection = receive(HAND)
+        if connection is None:
+            return 0
+        if self._daemon is None or self._isLeaving:
+            connection.close()
+            return 0
+        return self._daemon.giveSome(HandStream(connection, self._reactor), share)
 
     def _given(self, whole: bool) -> None:
         assert self._daemon is not None

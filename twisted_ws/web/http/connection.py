@@ -348,7 +348,7 @@ class HttpConnection(HTTPChannel):
 
     def requestDone(self, request: HttpRequest) -> None:
         """Go on to the next request, or close; called by a request when it has been answered."""
-        self.site.count(request)
+        self.site.countRequest(request)
         self.requests.remove(request)
         self._handlingRequest = False
         self._content = self._size = 0

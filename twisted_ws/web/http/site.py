@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Protocol
 from twisted.web.server import Site
 
-from twisted_ws.counts import Buckets
+from twisted_ws.counts import SECONDS, Buckets
 from twisted_ws.web.http.connection import HttpConnection
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.web.http.request import HttpRequest
@@ -21,10 +22,6 @@ from twisted_ws.wire.websocket.runtime import Runtime
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IAddress
     from twisted.web.resource import IResource
-
-
-# Operations whose requests wait for what has yet to happen.
-UNTIMED = frozenset({"events", "poll"})
 
 
 class _Refusal(Protocol):
@@ -80,10 +77,9 @@ class HttpSite(Site):
         self._gate = runtime.gate if counts else None
         self._name = name
         self._counts = runtime.counts
-        # How a request is counted, by its operation and the class of its status.
-        self._rows: dict[tuple[str, int], tuple[tuple[str, str, str], Buckets | None]] = {}
         self._hosts = hosts
         self._anyHost = frozenset(anyHost)
+        self._answers: dict[tuple[str, int], Buckets] = {}  # where a request is counted, by its operation and status
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return the protocol for a connection, or one that closes it if there is no room."""
@@ -110,18 +106,17 @@ class HttpSite(Site):
         if isMisdirected(head, request.transport, hosts, self.proxies):
             raise HttpError(421, MISDIRECTED, hint=remedy(head, request.transport))
 
-    def count(self, request: HttpRequest) -> None:
+    def countRequest(self, request: HttpRequest) -> None:
         """Count a request that has been answered; called by its connection."""
-        which = request.operation, request.code // 100
-        row = self._rows.get(which)
-        if row is None:
-            operation = request.operation or "other"
-            times = None if operation in UNTIMED else self._counts.request.of(operation)
-            row = self._rows[which] = (self._name, operation, f"{which[1]}xx"), times
-        labels, times = row
-        self._counts.requests.add(*labels)
-        if times is not None:
-            times.add(self.turns.seconds() - request.begun)
+        times = self._answers.get((request.operation, request.code)) or self._answersLike(request)
+        passed = self.turns.seconds() - request.begun
+        times.counts[bisect_left(SECONDS, passed)] += 1
+        times.sum += passed
+
+    def _answersLike(self, request: HttpRequest) -> Buckets:
+        times = self._counts.answers.of(self._name, request.operation or "other", f"{request.code // 100}xx")
+        self._answers[request.operation, request.code] = times
+        return times
 
     def left(self, connection: HttpConnection) -> None:
         """Stop counting a connection; called by the connection."""
