@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from tests.browser.chromium import Tab
 from tests.browser.node import installed
 
 AXE = "4.14.1"
@@ -16,8 +15,8 @@ def _script() -> str:
     return (installed("axe-core", AXE) / "axe.min.js").read_text()
 
 
-def violations(tab: Tab) -> list[Any]:
-    """Return which rule is broken by which elements; what axe cannot decide is not among them."""
+def violations(tab: Any) -> list[Any]:
+    """Return which rule is broken by which elements of a browser's page; what axe cannot decide is not among them."""
     if not tab.run("typeof axe === 'object'"):
         tab.run(f"(() => {{ {_script()} }})()")
     found = tab.run("axe.run().then(({ violations }) => violations.map(each => [each.id, each.nodes.map(node => node.html)]))")

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.browser.axe import violations
 from tests.browser.chromium import PATIENCE, Tab
-from tests.live.support import Running, curl, running, writeService
+from tests.browser.firefox import firefox
+from tests.live.support import Running, curl, running, until, writeService
 
 FILES = Path(__file__).parents[2] / "twisted_ws/web/static/admin"
 MOST = 40_000  # bytes of all files of the page
@@ -139,10 +141,9 @@ def test_callers(tab: Tab, tmp_path: Path) -> None:
     with _running(tmp_path) as server, server.client("/rooms/orders.42?user=ann") as ann, server.client("/ws/subscribe"):
         _open(tab, server, "callers")
         rows = _rows(tab, "callers", 2)
-        assert [each[:4] for each in rows] == [
-            ["ann", "WebSocket", "/rooms/{channel}", "127.0.0.1"],
-            ["a guest", "WebSocket", "/ws", "127.0.0.1"],
-        ]
+        assert [each[1:4] for each in rows] == [["WebSocket", path, "127.0.0.1"] for path in ("/rooms/{channel}", "/ws")]
+        assert rows[0][0] == "ann"
+        assert rows[1][0].startswith("guest ")
         assert tab.run("document.querySelector('#callers caption').textContent") == "2 callers"
         _fill(tab, "begins", "an")
         _submit(tab, "begins")
@@ -367,3 +368,137 @@ def test_axe(tab: Tab, tmp_path: Path, scheme: str, width: int) -> None:
         _button(tab, "Delete the history")
         tab.wait("document.getElementById('ask').open")
         look()
+
+
+def test_live(tab: Tab, tmp_path: Path) -> None:
+    """What happens is on the page within seconds: numbers with their range, and warnings; and the console stays empty."""
+    with _running(tmp_path) as server, server.client("/rooms/orders.42?user=ann"):
+        _open(tab, server)
+        _shows(tab, "state", "live")
+        value = "document.querySelector('.value').textContent"
+        tab.wait(f"{value} === '1'")
+        _shows(tab, "now", "Nothing is wrong.")
+        with server.client("/rooms/orders.42?user=bob"):
+            tab.wait(f"{value} === '2'")
+            tab.wait("[...document.querySelectorAll('article')][0].textContent.includes('1 to 2 in 5 minutes')")
+        assert tab.run("document.querySelector('path').getAttribute('d')").startswith("M")
+        _go(tab, "settings")
+        _shows(tab, "settings", "None so far.")
+        assert tab.messages == []
+        assert tab.run("broken") == []
+
+
+def test_heals(tab: Tab, tmp_path: Path) -> None:
+    """A page whose server has gone says so and since when, and is live again when there is one, without being asked."""
+    with _running(tmp_path) as server:
+        port = server.port("http")
+        _open(tab, server)
+        _shows(tab, "state", "live")
+    _shows(tab, "state", "since")
+    assert tab.run("document.getElementById('state').classList.contains('bad')")
+    with _running(tmp_path, ports=("--port", "0", "--broadcast-port", str(port))):
+        _shows(tab, "state", "live")
+
+
+def test_tail(tab: Tab, tmp_path: Path) -> None:
+    """A channel is followed line by line, with contents if they are asked for, with pauses, until it is stopped."""
+    with _running(tmp_path) as server:
+        url = f"http://localhost:{server.port('http')}/channels/orders.42"
+        _open(tab, server, "tail")
+        _shows(tab, "state", "live")
+        _fill(tab, "named", "orders.*")
+        _button(tab, "Start")
+        _shows(tab, "tail-state", "Following orders.*.")
+        curl("-d", "secret words", url)
+        _shows(tab, "tail", "published")
+        assert "secret words" not in tab.run("document.getElementById('tail').textContent")
+        tab.run("document.getElementById('contents').click()")
+        _shows(tab, "tail", "secret words")
+        _button(tab, "Pause")
+        curl("-d", "while paused", url)
+        _shows(tab, "tail-state", "Paused.")
+        assert "while paused" not in tab.run("document.getElementById('tail').textContent")
+        _button(tab, "Go on")
+        _shows(tab, "tail", "while paused")
+        _button(tab, "Stop")
+        _shows(tab, "tail-state", "Nothing is followed.")
+        assert tab.run("document.querySelectorAll('#tail ol li').length") == 2
+        assert tab.messages == []
+
+
+def test_tailOfACaller(tab: Tab, tmp_path: Path) -> None:
+    """From a caller's row one follows what goes to it and comes from it; one that cannot be is an error in words."""
+    with _running(tmp_path) as server, server.client("/rooms/orders.42?user=ann") as ann:
+        _open(tab, server, "callers")
+        _rows(tab, "callers", 1)
+        _button(tab, "ann")
+        _button(tab, "Tail")
+        _shows(tab, "tail-state", "Following")
+        curl("-d", "for ann", f"http://localhost:{server.port('http')}/channels/orders.42")
+        assert ann.recv(PATIENCE) == "for ann"
+        _shows(tab, "tail", "sent")
+        _button(tab, "Stop")
+        _fill(tab, "of", "channel")
+        _fill(tab, "named", "no name")
+        _button(tab, "Start")
+        _shows(tab, "failed", "A channel name is")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile(tab: Tab, tmp_path: Path, name: str) -> None:
+    """What clients send is text on the page, whatever it looks like: user, origin, program, payload; no policy is violated."""
+    with _running(tmp_path, "--allowed-origin", "*") as server:
+        headers = {"Origin": "http://evil.example", "User-Agent": name.encode("ascii", "replace").decode()}
+        user = quote(name)
+        with server.client(f"/rooms/orders.42?user={user}", additional_headers=headers) as client:
+            _open(tab, server, "callers")
+            _rows(tab, "callers", 1)
+            tab.run("document.querySelector('#callers tbody button').click()")
+            _shows(tab, "callers", "http://evil.example")
+            _go(tab, "tail")
+            tab.run("document.getElementById('contents').click()")
+            _fill(tab, "named", "orders.*")
+            _button(tab, "Start")
+            _shows(tab, "tail-state", "Following")
+            client.send(name)
+            curl("--data-binary", "@-", f"http://localhost:{server.port('http')}/channels/orders.42", body=name.encode())
+            _shows(tab, "tail", "published")
+            _go(tab, "channels")
+            _rows(tab, "channels", 1)
+            _button(tab, "orders.42")
+            _button(tab, "Show the last messages")
+            tab.wait("document.querySelector('#channels pre')")
+            _go(tab, "publish")
+            for field in ("channel", "data", "key", "who", "about"):
+                _fill(tab, field, name)
+            for each in SECTIONS:
+                _go(tab, each)
+            _fill(tab, "contains", name)
+        found = "main img, main script, main iframe, main [onload], main [onerror], main [onmouseover], main a"
+        assert tab.run(f"document.querySelectorAll({found!r}).length") == 0
+        assert tab.run("typeof pwned") == "undefined"
+        assert tab.run("broken") == []
+        assert tab.messages == []
+
+
+def test_firefox(tmp_path: Path) -> None:
+    """In Firefox the page is live, axe finds nothing in any section, and a caller is disconnected."""
+    with _running(tmp_path) as server, server.client("/rooms/orders.42?user=ann") as ann, firefox(tmp_path) as tab:
+        tab.open(f"http://localhost:{server.port('http')}/admin/")
+
+        def wait(condition: str) -> None:
+            until(lambda: bool(tab.run(f"Boolean({condition})")))
+
+        wait("document.getElementById('state').textContent === 'live'")
+        for name in SECTIONS:
+            tab.run(f"location.hash = {name!r}")
+            wait(f"document.getElementById({name!r}).checkVisibility()")
+            assert violations(tab) == []
+        tab.run("location.hash = 'callers'")
+        wait("document.querySelector('#callers tbody button')")
+        tab.run("document.querySelector('#callers tbody button').click()")
+        wait("document.querySelector('#callers .bad')")
+        tab.run("document.querySelector('#callers .bad').click()")
+        tab.run("document.getElementById('yes').click()")
+        with pytest.raises(ConnectionClosed):
+            ann.recv(PATIENCE)

@@ -82,7 +82,7 @@ async function enter() {
   });
   client.subscribe("~server.log", ({ data }) => settings.log(data), { last: 200 });
   client.on("state", look);
-  client.on("close", ({ final }) => final && get("/api/nodes").catch(look)); // which says whether the session has ended
+  client.on("close", ({ final }) => final && get("/api/nodes").catch(look)); // is the session over?
   route();
 }
 

@@ -48,9 +48,8 @@ export const callers = list("callers", [
   field("transport", "Transport", { choices: { "": "All", ...TRANSPORTS } }),
   field("slow", "only slow ones", { type: "checkbox" }),
 ], [
-  ["User", ({ user }) => user ?? "a guest"], ["Transport", ({ transport }) => TRANSPORTS[transport]], ["Service", "service"],
+  ["User", ({ user, id }) => user ?? `guest ${id}`], ["Transport", ({ transport }) => TRANSPORTS[transport]], ["Service", "service"],
   ["Address", ({ peer }) => peer || "Unix socket"], ["Connected", "since", age], ["Channels", "subscriptions", count], ["Waiting", "waiting", bytes],
-  ["In", "received", count], ["Out", "sent", count],
 ], { open: openCaller }, async (cursor, rows) => {
   const query = Object.entries({ cursor, [$("by").value]: $("begins").value, transport: $("transport").value, slow: $("slow").checked || "" });
   const { callers: found, total, missing, next } = await get("/api/callers", query.filter(([, value]) => value));

@@ -24,7 +24,7 @@ const problems = h("ul.problems", h("li", "Waiting for numbers …"));
 let known;
 $("now").append(problems, h("div.tiles", ...TILES.map(({ card }) => card)));
 
-// It has gaps where nothing is known.
+// With gaps.
 function line(past, now, most) {
   let before = 0;
   return past.map(([time, value]) => {

@@ -102,6 +102,7 @@ export async function ask(question, yes = "", hasReason = false) {
   $("reason-row").hidden = !hasReason;
   $("reason").value = dialog.returnValue = "";
   dialog.showModal();
+  $(hasReason ? "reason" : "no").focus();
   await new Promise((done) => { dialog.onclose = done; });
   return dialog.returnValue;
 }
@@ -133,5 +134,5 @@ export function repeat(act) {
   return { show: () => show(), hide: () => { turn += 1; } };
 }
 
-export const facts = (all, names) => h("dl", ...names.split(" ").map((name) => h("div", h("dt", name), h("dd", `${all[name] ?? "–"}`))));
+export const facts = (all, names) => h("dl", ...names.split(" ").map((name) => h("div", h("dt", name), h("dd", `${all[name] ?? ""}` || "–"))));
 export const region = (label, ...inside) => h("div.lines", { tabIndex: 0, role: "region", "aria-label": label }, ...inside);

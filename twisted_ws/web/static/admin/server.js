@@ -32,7 +32,7 @@ $("settings").append(h("h3", "In force"), form);
 const settingRows = table($("settings"), [
   ["Name", "name"], ["Value", ({ value }) => value || "none"], ["From", ({ source, line }) => source.replace("flag", "command line") + (line ? `, line ${line}` : "")],
 ], { key: "name" });
-let all;
+let all = { settings: [] };
 
 function filter() {
   const found = all.settings.filter(({ name, value, source }) => `${name} ${value}`.includes($("contains").value) && !($("own").checked && source === "default"));

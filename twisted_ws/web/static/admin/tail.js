@@ -68,7 +68,7 @@ async function begin() {
 
 onSubmit(form, () => {
   if (!now) return begin();
-  stop(); // the server ends it when nobody watches
+  stop();
 });
 $("contents").addEventListener("input", () => fill());
 
