@@ -299,13 +299,15 @@ def test_keyboard(tab: Tab, tmp_path: Path) -> None:
         tab.run("document.getElementById('keys').click()")
 
 
-def test_login(tab: Tab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_login(tab: Tab, tmp_path: Path, scheme: str) -> None:
     """A wrong key is refused in words, the right one leads to the page, and after the logout nothing of it is left."""
     keys = tmp_path / "keys"
     keys.write_text("ops: 0123456789abcdef admin\nwatch: fedcba9876543210 read:*\n")
     keys.chmod(0o600)
-    with _running(tmp_path, "--api-key-file", str(keys)) as server, server.client("/rooms/orders.42?user=ann"):
-        _open(tab, server, "callers")
+    options = ("--api-key-file", str(keys), "--broadcast-tls-port", "0")
+    with _running(tmp_path, *options) as server, server.client("/rooms/orders.42?user=ann"):
+        _open(tab, server, "callers", scheme)
         assert tab.run("document.activeElement.id") == "secret"
         _fill(tab, "secret", "wrong")
         _submit(tab, "secret")
@@ -339,6 +341,14 @@ def test_login(tab: Tab, tmp_path: Path) -> None:
         assert _buttons(tab) == ["Search", "orders.42", "Show the last messages", "Tail"]
         _go(tab, "publish")
         assert _buttons(tab) == ["Explain"]
+
+        # A session that ends elsewhere ends here, too.
+        _go(tab, "now")
+        _shows(tab, "state", "live")
+        tab.leave(
+            "fetch('/admin/logout', { method: 'POST', headers: { 'X-Twisted-WS': 'admin' } }).then(() => location.hash = 'nodes')"
+        )
+        tab.wait("document.getElementById('login').checkVisibility()")
 
 
 @pytest.mark.parametrize("width", [1280, 390, 320])
@@ -502,3 +512,30 @@ def test_firefox(tmp_path: Path) -> None:
         tab.run("document.getElementById('yes').click()")
         with pytest.raises(ConnectionClosed):
             ann.recv(PATIENCE)
+
+
+def test_said(tab: Tab, tmp_path: Path) -> None:
+    """A screen reader is told at most one thing in ten seconds, and then the newest."""
+    with _running(tmp_path) as server:
+        _open(tab, server)
+        _shows(tab, "state", "live")
+        said = """import("/admin/page.js").then(({ say }) => {
+            const told = [], waits = [], wait = setTimeout;
+            let now = 1e6;
+            performance.now = () => now;
+            window.setTimeout = (act, delay) => { waits.push([act, now + Math.max(0, delay)]); return waits.length; };
+            window.clearTimeout = (number) => { if (waits[number - 1]) waits[number - 1] = null; };
+            const pass = (seconds) => {
+                const [act, due] = waits.findLast(Boolean);
+                now += seconds * 1000;
+                if (now >= due) { act(); told.push([now, document.getElementById("said").textContent]); }
+            };
+            say("first"); pass(0);
+            for (const each of ["second", "third"]) { say(each); pass(2); }
+            pass(6);
+            window.setTimeout = wait;
+            return told;
+        })"""
+        assert tab.run(said) == [[1_000_000, "first"], [1_010_000, "third"]]
+        live = "[...document.querySelectorAll('[aria-live], [role=status], [role=log]')].map(each => each.id)"
+        assert "tail-state" not in tab.run(live)

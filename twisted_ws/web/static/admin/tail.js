@@ -22,7 +22,7 @@ const list = h("ol");
 const box = region("What has happened", list);
 const form = h("form.bar", field("of", "Follow", { choices: { channel: "a channel or pattern", connection: "a caller, by its id", user: "a user" } }), search("named", "Name or id"),
   start, pause, copy, field("contents", "show contents", { type: "checkbox" }));
-$("tail").append(form, h("p.quiet", { id: "tail-state", role: "status" }), box);
+$("tail").append(form, h("p.quiet", { id: "tail-state" }), box);
 
 const row = ({ time, what, connection, user, channel, id, kind, bytes, note, data, cut }) => h("li", h("time", clock(time)), h("b", what),
   h("span", [user, connection && `caller ${connection}`, channel, id, kind, bytes >= 0 && many(bytes, "byte"), note].filter(Boolean).join(", ")),
