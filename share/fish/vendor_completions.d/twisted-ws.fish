@@ -268,6 +268,7 @@ complete -c twisted-ws -n '__twisted_ws_is reload' -l version -d 'show the versi
 complete -c twisted-ws -n '__twisted_ws_is bench' -l connections -s c -x -d 'how many connections [100]'
 complete -c twisted-ws -n '__twisted_ws_is bench' -l seconds -s s -x -d 'how long messages are sent, and published [5]'
 complete -c twisted-ws -n '__twisted_ws_is bench' -l size -x -d 'bytes of a message, such as 64 or 4KiB [64]'
+complete -c twisted-ws -n '__twisted_ws_is bench' -l message -s m -x -d 'what is sent over the connections, for a path that answers only what it knows [dots]'
 complete -c twisted-ws -n '__twisted_ws_is bench' -l publish -x -d 'URL of the broadcast site that sends a message to all connections: /broadcaster/broadcast or /channels/NAME'
 complete -c twisted-ws -n '__twisted_ws_is bench' -l no-echo -d 'send no messages over the connections'
 complete -c twisted-ws -n '__twisted_ws_is bench' -l json -s j -d 'one JSON object on standard output'

@@ -60,7 +60,21 @@ def test_aPathThatDoesNotAnswer(tmp_path: Path) -> None:
         url = f"ws://localhost:{server.port('ws')}/channels/news"
         code, found = measured(tmp_path, url)
         assert (code, found["echo"], found["connections"]["open"]) == (0, None, 5)
-        assert b"echo: this path answers no message" in command(tmp_path, "bench", *SHORT, url).out
+        assert b"echo: this path does not answer such a message" in command(tmp_path, "bench", *SHORT, url).out
+
+
+def test_aPathThatAnswersWhatItKnows(tmp_path: Path) -> None:
+    """The message can be one that the path answers."""
+
+    def picky(ws: Any) -> None:
+        for message in ws:
+            if message == '{"ask": 1}':
+                ws.send("yes")
+
+    with foreign(picky) as url:
+        code, found = measured(tmp_path, "--message", '{"ask": 1}', url)
+    assert code == 0
+    assert found["echo"]["messages"] >= 5
 
 
 @pytest.mark.parametrize("option", ["--publish", "url"])

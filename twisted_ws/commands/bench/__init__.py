@@ -53,6 +53,7 @@ class BenchOptions(CommandOptions):
         ["connections", "c", None, "how many connections [100]"],
         ["seconds", "s", None, "how long messages are sent, and published [5]"],
         ["size", None, None, "bytes of a message, such as 64 or 4KiB [64]"],
+        ["message", "m", None, "what is sent over the connections, for a path that answers only what it knows [dots]"],
         [
             "publish",
             None,
@@ -70,7 +71,7 @@ class BenchOptions(CommandOptions):
     ]
 
     groups = {  # noqa: RUF012
-        "Load": ("connections", "seconds", "size", "publish", "no-echo", "json", "yes-it-is-mine"),
+        "Load": ("connections", "seconds", "size", "message", "publish", "no-echo", "json", "yes-it-is-mine"),
         "Credentials": ("key-file", "token-file", "user-file"),
         "Connection and TLS": (
             *("timeout", "subprotocol", "header", "compression"),
@@ -192,7 +193,7 @@ async def _measure(reactor: Any, options: BenchOptions, show: Callable[[str], No
             for text in load.failures:
                 complain(text)
             return load.code, found
-        message = "." * options["size"]
+        message = options["message"] or "." * options["size"]
         if not options["no-echo"]:
             found["echo"] = await _echo(load, message, options["seconds"])
         if options["publish"]:
@@ -259,7 +260,7 @@ def _lines(found: dict[str, Any]) -> Any:
     if "echo" in found:
         echo = found["echo"]
         if echo is None:
-            yield "echo: this path answers no message"
+            yield "echo: this path does not answer such a message; --message sends another"
         else:
             yield f"echo: {echo['messages']:,} messages, {echo['perSecond']:,}/s; round trip {_times(echo['roundTrip'])}"
     if "fanOut" in found:
