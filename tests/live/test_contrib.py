@@ -117,7 +117,11 @@ def _engine() -> tuple[str, str]:
             said.append(f"{name} is not installed")
             continue
         for words in (("info",), ("pull", instructions()[0].words.split()[0])):
-            done = subprocess.run([name, *words], capture_output=True, text=True, check=False, timeout=PATIENCE)
+            try:
+                done = subprocess.run([name, *words], capture_output=True, text=True, check=False, timeout=60)
+            except subprocess.TimeoutExpired:
+                said.append(f"{name} {words[0]} takes longer than a minute")
+                break
             if done.returncode != 0:
                 said.append(f"{name} {words[0]}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'it fails'}")
                 break
