@@ -82,6 +82,7 @@ lint: $(VENV)/.lint
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -n -T -W -q -b html docs docs/_build
+	@echo "Open docs/_build/index.html in a browser."
 
 bench: $(VENV)/.test
 	@tools/need gcc libssl-dev

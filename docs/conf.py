@@ -20,6 +20,7 @@ html_title = f"twisted_ws {release}"
 html_static_path = ["_static", "../js/twisted-ws.js"]  # the demo of the landing page has the real client
 html_css_files = ["site.css"]
 html_js_files = ["site.js"]
+html_theme_options = {"top_of_page_buttons": []}  # the sources are in the repository
 html_favicon = "../twisted_ws/web/static/favicon.svg"
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -62,6 +62,24 @@ def test_tables(page: Path) -> None:
     assert [lines[head] for head in heads if not lines[head].startswith("|") or lines[head - 1]] == []
 
 
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("*/README.md")], ids=_name)
+def test_linksOfReadmes(page: Path) -> None:
+    """Each link of a page that is not part of the site leads to a file that is there, and to a heading that is in it."""
+    broken = []
+    for link in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", page.read_text()):
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (heading and heading not in _headings(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def _headings(page: Path) -> list[str]:
+    """Return the anchors of a page's headings."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+
+
 @pytest.mark.parametrize("page", sorted((DOCS / "tutorial").glob("*.md")), ids=_name)
 def test_noCodeUnrun(page: Path) -> None:
     """The tutorial has no block of a kind that nothing runs; what it has of HTML is saved as a page that a browser opens."""

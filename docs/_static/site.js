@@ -4,9 +4,21 @@ document.addEventListener("DOMContentLoaded", () => {
   // What is wider than its place can be scrolled by keyboard.
   for (const each of document.querySelectorAll(".highlight pre, .table-wrapper")) each.tabIndex = 0;
 
+  // Both sides of a page are asides, which a screen reader has to tell apart.
+  document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "All pages");
+  document.querySelector(".toc-drawer")?.setAttribute("aria-label", "This page");
+
+  // The corner of a table is not a heading of nothing.
+  for (const each of document.querySelectorAll("thead th")) {
+    if (each.textContent.trim()) continue;
+    const corner = document.createElement("td");
+    corner.className = each.className;
+    each.replaceWith(corner);
+  }
+
   // A wide table is cards on a phone (site.css). Its cells know the names of their columns, and stay a table for screen readers.
   for (const table of document.querySelectorAll(".table-wrapper table")) {
-    const heads = [...table.querySelectorAll("thead th")].map((each) => each.textContent.trim());
+    const heads = [...table.querySelectorAll("thead th, thead td")].map((each) => each.textContent.trim());
     if (heads.length < 3) continue;
     // Figures are compared by column: they stay a table, which is scrolled beside its first column.
     const rows = [...table.querySelectorAll("tbody tr")];
@@ -19,6 +31,7 @@ document.addEventListener("DOMContentLoaded", () => {
     table.setAttribute("role", "table");
     for (const part of table.querySelectorAll("thead, tbody")) part.setAttribute("role", "rowgroup");
     for (const row of table.querySelectorAll("tr")) row.setAttribute("role", "row");
+    for (const corner of table.querySelectorAll("thead td")) corner.setAttribute("role", "cell");
     for (const head of table.querySelectorAll("thead th")) head.setAttribute("role", "columnheader");
     for (const row of rows) {
       [...row.cells].forEach((cell, column) => {

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.browser.axe import violations
 from tests.browser.chromium import PATIENCE, Tab
 from tests.live.support import running
 
@@ -261,3 +262,16 @@ def test_nothingIsWiderThanAPhone(site: Path, tab: Tab) -> None:
         mute += [f"{name}: {each}" for each in tab.run(f"{scrolled}.map((each) => each.outerHTML.slice(0, 80))")]
         mute += [f"{name}: {each}" for each in tab.run(f"{cut}.map((each) => each.textContent.slice(0, 80))")]
     assert (wide, mute) == ([], [])
+
+
+@pytest.mark.parametrize("page", ["index", "tutorial/board", "reference/options", "explanation/comparison", "performance"])
+def test_axe(site: Path, tab: Tab, page: str) -> None:
+    """Axe finds nothing on a page of each kind, in both themes, on a phone and on a screen."""
+    for scheme in ("light", "dark"):
+        tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        for width in (390, 1280):
+            tab.resize(width, 900)
+            tab.open((site / f"{page}.html").as_uri())
+            if page == "index":
+                _connected(tab, 2)
+            assert violations(tab) == [], (scheme, width)
