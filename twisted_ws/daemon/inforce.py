@@ -35,8 +35,9 @@ def inForce(settings: Settings) -> InForce:
         found.append(Setting(f"channels.{pattern}", SET, "file", None))
     asFlags = {key.field: key.name for key in KEYS if key.isLimit}
     for each in fields(Limits):
-        name = asFlags.get(each.name, f"limits.{each.name}")
-        said = name if name in settings.sources else f"limits.{each.name}"
+        inTable = f"limits.{each.name}"
+        flag = asFlags.get(each.name, inTable)
+        said = inTable if inTable in settings.sources and flag not in settings.sources else flag
         found.append(_setting(said, f"{getattr(settings.limits, each.name):g}", said, settings, text))
     return InForce(settings.file or None, found, [])
 

@@ -24,6 +24,7 @@ from twisted_ws.errors import ChannelError
 from twisted_ws.inspection import log, tails
 from twisted_ws.inspection.asking import askAll
 from twisted_ws.inspection.looking import KIND as LOOK
+from twisted_ws.inspection.looking import look
 from twisted_ws.inspection.stats import Look, Watch
 from twisted_ws.limits import MIB
 from twisted_ws.message import Kind, Message
@@ -229,10 +230,11 @@ class Board:
 
     async def _fetchFigures(self) -> None:
         answers = await askAll(self._server, LOOK)
-        looks = sorted(map(_decodeLook, answers.answers), key=lambda look: look.now.node)
+        looks = sorted(map(_decodeLook, answers.answers), key=lambda each: each.now.node)
         missing = answers.missing({each.now.node for each in looks})
-        now = self._server.reactor.seconds()
-        self._publish(STATS, self._watch.figures(looks, missing, self.runtime.unixTime(), now))
+        now, own = self._server.reactor.seconds(), look(self._server)
+        supervisor = None if any(each.now.node == own.now.node for each in looks) else own
+        self._publish(STATS, self._watch.figures(looks, missing, self.runtime.unixTime(), now, supervisor))
 
     async def _fetchWarnings(self) -> None:
         own = self._server.node.id

@@ -21,8 +21,8 @@ SLOW = 4 * KIB
 
 def look(server: WebSocketServer) -> Look:
     """Return how a server is; the counts are those of `twisted_ws.metrics`."""
-    node = server.node
-    return Look(now(server), node.worker, server.runtime.backlog.count(SLOW), 0, server.engine.state.value, node.expires())
+    node, dropped = server.node, sum(server.counts.dropped.rows.values())
+    return Look(now(server), node.worker, server.runtime.backlog.count(SLOW), dropped, server.engine.state.value, node.expires())
 
 
 def answerLook(server: WebSocketServer) -> None:

@@ -88,7 +88,9 @@ class Watch:
     def __init__(self) -> None:
         self._before: dict[str, deque[tuple[float, Look]]] = {}
 
-    def figures(self, looks: Sequence[Look], missing: list[str], time: float, now: float) -> Figures:
+    def figures(
+        self, looks: Sequence[Look], missing: list[str], time: float, now: float, supervisor: Look | None = None
+    ) -> Figures:
         """Return the figures since the last call, latencies since a few calls ago.
 
         Args:
@@ -96,13 +98,19 @@ class Watch:
             missing: the ids of those that have not.
             time: Unix time.
             now: seconds of a monotonic clock.
+            supervisor: the process that publishes for workers, and is no server itself; its share is in the total.
         """
-        here = {each.now.node for each in looks}
+        here = {each.now.node for each in (*looks, *(() if supervisor is None else (supervisor,)))}
         for node in [node for node in self._before if node not in here]:
             del self._before[node]
         nodes = [self._of(each, now) for each in looks]
         first = [self._before[each.now.node][0][1] for each in looks]
         total = _total(nodes, looks, first)
+        if supervisor is not None:
+            own = self._of(supervisor, now)
+            self._before[supervisor.now.node].append((now, supervisor))
+            total.published = round(total.published + own.published, 1)
+            total.cpu, total.memory = round(total.cpu + own.cpu, 3), total.memory + own.memory
         for each in looks:
             self._before[each.now.node].append((now, each))
         return Figures(round(time, 3), total, nodes[:NODES], missing, problems(total, nodes, looks, missing, time))

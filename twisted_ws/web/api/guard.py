@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 
 
 # What the log says nothing of: it happens all the time, or changes nothing.
-QUIET = frozenset({"broadcast", "post", "publish", "batch", "listChannels", "describe", "history", "presence", "nodes"})
+QUIET = frozenset(
+    {
+        *("broadcast", "post", "publish", "batch"),
+        *("listChannels", "describe", "history", "presence", "nodes", "listCallers", "caller", "explain", "settings"),
+    }
+)
 NOBODY = KeyHolder()
 # What the admin page sends with each request that changes something.
 PAGE_HEADER, PAGE_VALUE = "x-twisted-ws", "admin"
