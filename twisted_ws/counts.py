@@ -6,8 +6,14 @@ Nothing here knows what is made of the numbers: `twisted_ws.metrics` reads them,
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import add
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+T = TypeVar("T")
 
 # Upper ends of buckets, in seconds: half a millisecond, and twice as much thirteen times.
 SECONDS = tuple([0.0005 * 2**each for each in range(14)])
@@ -120,6 +126,16 @@ class BucketTable:
             if found is None:
                 found = self.rows[labels] = Buckets(self._bounds)
         return found
+
+    def timed(self, waiting: Deferred[T], seconds: Callable[[], float], *labels: str) -> Deferred[T]:
+        """Count how long something takes that is answered later, and return it."""
+        begun = seconds()
+
+        def ended(result: T) -> T:
+            self.of(*labels).add(seconds() - begun)
+            return result
+
+        return waiting.addBoth(ended)
 
 
 def merged(several: Iterable[Buckets]) -> Buckets:

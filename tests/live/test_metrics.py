@@ -31,7 +31,7 @@ class Room:
             return f"{os.getpid()} worker"
         return text
 """
-MOUNT = ("--service", "/room=rooms:Room")
+MOUNT = ("--service", "/room=rooms:Room", "--service", "/channels=channels")
 _HERE = {"tls_handshakes", "log_lines_lost", "audit_lines_lost", "certificate_expiry_timestamp_seconds"}
 OF_ONE = [each for each in METRICS if each.name in _HERE]
 
@@ -98,6 +98,8 @@ def test_severalWorkers(tmp_path: Path) -> None:
         assert min(counts["1"], counts["2"]) >= 1
         assert {dict(key)["worker"] for key in values(text, "room_messages_total")} == {"1", "2"}
         assert set(values(text, "twisted_ws_workers").values()) == {2}
+        with server.client("/channels?channel=news"):
+            until(lambda: bool(values(curl(url), "twisted_ws_engine_seconds_count")))
         assert all("worker" in sample.labels for family in families(text) for sample in family.samples)
         (stuck, *_) = clients
         os.kill(stuck, signal.SIGSTOP)

@@ -14,6 +14,7 @@ BY_FAMILY = {each.family: each for each in METRICS}
 OF_A_DAEMON = frozenset(
     (
         *("tls_handshakes", "log_lines_lost", "audit_lines_lost", "certificate_expiry_timestamp_seconds", "workers"),
+        "engine_seconds",
         *("outbox_up", "outbox_waiting", "outbox_lag_seconds", "outbox_published", "outbox_refused"),
     )
 )

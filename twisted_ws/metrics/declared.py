@@ -493,6 +493,13 @@ METRICS = (
         lambda source: int(source.server.engine.isSlow),
     ),
     Metric(
+        "engine_seconds",
+        HISTOGRAM,
+        "How long an engine in another process took to answer; of publications, delivery_seconds says it.",
+        lambda source: getattr(source.server.engine, "times", None),
+        ("op",),
+    ),
+    Metric(
         "engine_repairs",
         COUNTER,
         "How often messages of a channel were asked for again, because some had not come or the engine was away.",

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws import tracing
+from twisted_ws.counts import BucketTable
 from twisted_ws.engines.contract import (
     Command,
     Description,
@@ -55,6 +56,7 @@ class HubEngine:
     Attributes:
         state: that of the hub's engine; DOWN before `start` and without a link.
         isSlow: False.
+        times: how long the hub's answers took, by what was asked, but for publications.
     """
 
     _log = Logger()
@@ -63,6 +65,7 @@ class HubEngine:
         link.largest = max(link.largest, limits.maxMessageSize + ROOM)
         self.state = EngineState.DOWN
         self.isSlow = False  # the supervisor, which has the hub, says what there is to say
+        self.times = BucketTable(1)
         self._link = link
         self._wheel = wheel
         self._node: Node
@@ -251,7 +254,7 @@ class HubEngine:
     def _request(self, kind: str, *fields: Any) -> Deferred[Any]:
         if self._isStopping:
             raise ChannelError("unavailable", "The server is stopping.")
-        asked = self._link.request(kind, *fields)
+        asked = self.times.timed(self._link.request(kind, *fields), self._wheel.seconds, kind)
         return asked if tracing.tracer is None else tracing.waiting(f"engine {kind}", asked)
 
     # What the hub says.

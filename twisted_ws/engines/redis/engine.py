@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 
 from twisted_ws import tracing
+from twisted_ws.counts import BucketTable
 from twisted_ws.engines.contract import (
     Command,
     Description,
@@ -180,6 +181,11 @@ class RedisEngine:
         self._publisher: Publisher
         self._calls: Calls
         self.keys: Keys
+
+    @property
+    def times(self) -> BucketTable:
+        """How long operations took, by name, but for publications."""
+        return self._requests.times
 
     @property
     def isSlow(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
 
+from twisted_ws.counts import Buckets, merged
 from twisted_ws.engines.contract import (
     Command,
     Description,
@@ -79,6 +80,13 @@ class SeveralEngine:
         self._of: Callable[[str], RedisEngine] = of
         for engine in engines:
             engine.onState = self._changed
+
+    @property
+    def times(self) -> dict[tuple[str, ...], Buckets]:
+        """How long operations took at any of them, by name, but for publications."""
+        tables = [engine.times.rows for engine in self._engines]
+        names = dict.fromkeys(name for rows in tables for name in rows)
+        return {name: merged(rows[name] for rows in tables if name in rows) for name in names}
 
     @property
     def isSlow(self) -> bool:

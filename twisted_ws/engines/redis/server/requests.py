@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_ws import tracing
+from twisted_ws.counts import BucketTable
 from twisted_ws.engines.redis.server.link import Link
 from twisted_ws.engines.redis.server.operations import HOLD, Call, Operation, unavailable
 from twisted_ws.engines.redis.server.scripts import Script, nameOf
@@ -40,6 +41,7 @@ class Requests:
     Attributes:
         link: the link, while its gate is open.
         isStopped: whether everything is refused.
+        times: how long scripts took, by name, but for publications.
     """
 
     _log = Logger()
@@ -47,6 +49,7 @@ class Requests:
     def __init__(self, wheel: Wheel, shut: Callable[[], None]) -> None:
         self.link: Link | None = None
         self.isStopped = False
+        self.times = BucketTable(1)
         self._wheel = wheel
         self._shut = shut
         self._waiting: deque[Operation] = deque()
@@ -100,7 +103,9 @@ class Requests:
             raise unavailable("The server stops.")
         call = Call(self, self._wheel.seconds(), script, keys, arguments, convert, gated)
         self.submit(call)
-        return call.later if tracing.tracer is None else tracing.waiting(f"engine {nameOf(script)}", call.later)
+        name = nameOf(script)
+        later = self.times.timed(call.later, self._wheel.seconds, name)
+        return later if tracing.tracer is None else tracing.waiting(f"engine {name}", later)
 
     def giveBack(self, operation: Operation) -> None:
         """Take an operation that got no answer (see `Asker`)."""
