@@ -142,8 +142,26 @@ def test_order():
     world.server._callers.discard(first)
     world.server._callers.add(first)
     assert world.ask(limit=2)[0] == ["one", "two"]
-    assert world.ask(limit=2, cursor=f"{world.server.node.id}.{inspected.numberOf(second.connectionId)}")[0] == ["three"]
+    assert world.ask(limit=2, cursor=f"{world.server.node.id}.{second.connectionId}")[0] == ["three"]
     assert third.connectionId
+
+
+def test_handedOver():
+    """Callers that have come from other processes, whose numbers may be the same, are in the pages once each."""
+    world = Crowd()
+    for number in range(1, 5):
+        world.add(f"new{number}")
+        for name in ("aaaaaa", "zzzzzz"):
+            caller = world.add(f"{name}{number}")
+            world.server._callers.discard(caller)
+            caller.connectionId = f"{name}.{number}"
+            world.server._callers.add(caller)
+    seen, cursor = [], ""
+    while cursor is not None:
+        users, page = world.ask(limit=1, cursor=cursor)
+        seen += users
+        cursor = page.next
+    assert len(seen) == len(set(seen)) == 12
 
 
 def test_names():
@@ -200,7 +218,7 @@ def test_workers():
         answerInspection(worker.server)
     for number in range(9):
         machine.connect(number % 3, f"u{number}")
-    seen, cursor = [], ("", 0)
+    seen, cursor = [], ("", "")
     while True:
         page = machine.result(
             Deferred.fromCoroutine(inspected.callers(machine.hub, Asked(node=cursor[0], after=cursor[1], limit=2)))

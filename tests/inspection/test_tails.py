@@ -22,6 +22,7 @@ from twisted_ws.inspection.tails import (
     answerTails,
 )
 from twisted_ws.testing.server import MemoryServer
+from twisted_ws.wire.websocket.observing import unobserve
 
 
 class Echo:
@@ -82,7 +83,7 @@ def one(world, number=0):
 
 def state(connection):
     """Return what a tail changes of a connection."""
-    return type(connection), set(vars(connection)), connection._receiver, connection._deliver, connection.sender.open
+    return type(connection), set(vars(connection)) - {"_heard"}, connection._receiver, connection._deliver, connection.sender.open
 
 
 def test_caller(world):
@@ -221,6 +222,21 @@ def test_closedWhileFollowed(world):
     assert len(world.server.callers) == 0
     world.ask()
     assert len(world.tails) == 0
+
+
+def test_handOver(world):
+    """A hand-over finds a connection that is followed as it was made; if it stays after all, the tail goes on."""
+    client = world.connect()
+    (connection,) = [each._connection for each in world.server.callers]
+    before, tail = state(connection), one(world)
+    world.ask(tail)
+    unobserve(connection)
+    assert state(connection) == before
+    world.ask(tail)
+    client.writeTextMessage("x")
+    assert world.lines(tail) == [("received", "x"), ("sent", "Echo: x")]
+    world.ask()
+    assert state(connection) == before
 
 
 def test_subprotocol():

@@ -27,8 +27,8 @@ LOOKING = 24
 SHOWING = 8
 # Characters of what clients have named themselves.
 LONGEST = 256
-# A cursor: a server, and the number of a connection.
-CURSOR = r"[a-z0-9]{1,16}\.[0-9]{1,15}"
+# A cursor: a server, and the id of a connection.
+CURSOR = r"[a-z0-9]{1,16}\.[a-z0-9]{1,16}\.[0-9]{1,15}"
 _isCursor = re.compile(CURSOR).fullmatch
 # Channels of one caller, and names of its claims and scopes, that are shown.
 CHANNELS = 1000
@@ -45,7 +45,7 @@ class Asked(Struct, frozen=True, omit_defaults=True):
         slow: only those for whom something waits.
         transport: only those of this one.
         node: the server after whose caller `after` the page begins; "" for the beginning.
-        after: the number of that caller.
+        after: the id of that caller; "" for the beginning.
         limit: how many.
     """
 
@@ -55,7 +55,7 @@ class Asked(Struct, frozen=True, omit_defaults=True):
     slow: bool = False
     transport: str = ""
     node: str = ""
-    after: int = 0
+    after: str = ""
     limit: int = 100
 
 
@@ -89,11 +89,11 @@ class CallerDetail(Caller, kw_only=True):
 
 
 class _Page(Struct):
-    """The callers of one server: their numbers, and each as JSON."""
+    """The callers of one server: their ids, and each as JSON."""
 
     node: str
     total: int
-    numbers: list[int]
+    ids: list[str]
     callers: list[msgspec.Raw]
 
 
@@ -134,31 +134,32 @@ async def _page(server: WebSocketServer, asked: Asked) -> bytes:
     total = len(people)
     if asked.node and server.node.id < asked.node:
         return _encode(_Page(server.node.id, total, [], []))
-    after = asked.after if server.node.id == asked.node else 0
+    after = placeOf(asked.after) if server.node.id == asked.node else ("", 0)
     turns, most = server.runtime.turns, asked.limit + 1
     # The order in which they came is nearly that of their numbers, so most of these begin beyond the page and are not looked at.
-    found: list[tuple[int, Any]] = []
+    found: list[tuple[tuple[str, int], Any]] = []
     async for first in turns.through(range(0, total, TOGETHER), LOOKING):
         for each in people[first : first + TOGETHER]:
-            number = numberOf(each.connectionId)
-            if number <= after or (len(found) == most and number > found[-1][0]):
+            place = placeOf(each.connectionId)
+            if place <= after or (len(found) == most and place > found[-1][0]):
                 continue
             if _fits(each, asked):
-                insort(found, (number, each), key=_number)
+                insort(found, (place, each), key=_place)
                 del found[most:]
     shown = []
     async for _, each in turns.through(found, SHOWING):
         shown.append(msgspec.Raw(_encode(describe(server, each))))
-    return _encode(_Page(server.node.id, total, [number for number, _ in found], shown))
+    return _encode(_Page(server.node.id, total, [each.connectionId for _, each in found], shown))
 
 
-def _number(item: tuple[int, Any]) -> int:
+def _place(item: tuple[tuple[str, int], Any]) -> tuple[str, int]:
     return item[0]
 
 
-def numberOf(connectionId: str) -> int:
-    """Return the number in the id of a connection."""
-    return int(connectionId.rpartition(".")[2])
+def placeOf(connectionId: str) -> tuple[str, int]:
+    """Return where a connection is in the order: those that have begun in the same process by their numbers."""
+    process, _, number = connectionId.rpartition(".")
+    return process, int(number or 0)
 
 
 def _fits(each: Any, asked: Asked) -> bool:
@@ -249,7 +250,7 @@ def _claimsOf(payload: bytes) -> list[str]:
 
 
 async def callers(server: WebSocketServer, asked: Asked) -> Callers:
-    """Return a page of callers: by server, and for each in the order of their numbers.
+    """Return a page of callers: by server, and for each in the order of their ids.
 
     Raises:
         ChannelError: the engine cannot be asked.
@@ -266,11 +267,11 @@ async def callers(server: WebSocketServer, asked: Asked) -> Callers:
         if isMore:
             break
         page, room = _decodePage(each), asked.limit - len(found)
-        turns.spend(len(page.numbers) // 4)
+        turns.spend(len(page.ids) // 4)
         found += page.callers[:room]
-        isMore = len(page.numbers) > room
-        if page.numbers[:room]:
-            last = f"{node}.{page.numbers[:room][-1]}"
+        isMore = len(page.ids) > room
+        if page.ids[:room]:
+            last = f"{node}.{page.ids[:room][-1]}"
     missing = answers.missing({node for node, _, _ in heads})
     return Callers(found, last if isMore and last else None, sum(total for _, total, _ in heads), missing)
 
@@ -285,9 +286,9 @@ async def caller(server: WebSocketServer, connection: str) -> msgspec.Raw | None
     return msgspec.Raw(answers.answers[0]) if answers.answers else None
 
 
-def cursorOf(text: str) -> tuple[str, int] | None:
-    """Return the server and the number that a cursor names, None if it is malformed; "" is the beginning."""
+def cursorOf(text: str) -> tuple[str, str] | None:
+    """Return the server and the connection that a cursor names, None if it is malformed; "" is the beginning."""
     if not text:
-        return "", 0
-    node, _, number = text.partition(".")
-    return (node, int(number)) if _isCursor(text) else None
+        return "", ""
+    node, _, connection = text.partition(".")
+    return (node, connection) if _isCursor(text) else None

@@ -22,7 +22,7 @@ from twisted_ws.inspection.callers import find, userOf
 from twisted_ws.logs import printable
 from twisted_ws.message import BINARY, Kind, Publication, Start
 from twisted_ws.upgrade import UpgradeRequest
-from twisted_ws.wire.websocket.observing import observe
+from twisted_ws.wire.websocket.observing import isObserved, observe
 
 if TYPE_CHECKING:
     from twisted_ws.engines.replay import Replay
@@ -313,6 +313,9 @@ class _Followed:
 
     def look(self) -> None:
         """Note what it has subscribed to, and what it has left."""
+        connection = self._caller._connection
+        if connection is not None and not self._isClosed and not isObserved(connection):
+            self._stop = observe(connection, self)  # a hand-over has looked whether it can go, and it has not gone
         before, self._channels = self._channels, self._caller.channels
         if before is not self._channels:
             for what, some, others in ("unsubscribed", before, self._channels), ("subscribed", self._channels, before):

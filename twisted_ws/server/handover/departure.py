@@ -27,6 +27,7 @@ from twisted_ws.server.handover.states import (
 from twisted_ws.service import Stay
 from twisted_ws.wire.websocket import moving
 from twisted_ws.wire.websocket.moving import Obstacle
+from twisted_ws.wire.websocket.observing import unobserve
 
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller
@@ -65,6 +66,7 @@ class Departure:
             ready: the channels that the other process watches; None: all.
         """
         connection: Any = caller._connection
+        unobserve(connection)  # a tail is no reason to stay
         found = moving.obstacle(connection)
         if found is not None and not found.passes:
             return found

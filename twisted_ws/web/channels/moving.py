@@ -48,6 +48,7 @@ from twisted_ws.web.channels.stream import EventStream
 from twisted_ws.wire.loop.transports import abort, finishWriting
 from twisted_ws.wire.websocket import moving
 from twisted_ws.wire.websocket.moving import Obstacle
+from twisted_ws.wire.websocket.observing import unobserve
 
 if TYPE_CHECKING:
     from twisted_ws.server.server import WebSocketServer
@@ -127,6 +128,7 @@ class StreamDeparture:
 
     def obstacle(self, stream: EventStream, ready: set[str] | None = None) -> Obstacle | None:
         """Return why a stream does not leave now; None if it can (see `Departure.obstacle`)."""
+        unobserve(stream)
         subscriber = stream.subscriber
         if type(subscriber) not in _NAMES or not stream.isOpen():
             return Obstacle.LEAVING

@@ -88,7 +88,7 @@ def observe(connection: Any, observer: Observer) -> Callable[[], None]:
 
     Until then, a message to many goes to this connection by itself, and not together with others.
     """
-    if not hasattr(connection, "isObserved"):
+    if not isObserved(connection):
         connection._observers = []
         connection._wasOpen = connection.sender.open
         connection.sender.open = False
@@ -99,13 +99,25 @@ def observe(connection: Any, observer: Observer) -> Callable[[], None]:
     _tell(connection)
 
     def stop() -> None:
-        if observer in connection._observers:
+        if observer in getattr(connection, "_observers", ()):
             connection._observers = [each for each in connection._observers if each is not observer]
             _tell(connection)
             if not connection._observers:
                 _release(connection)
 
     return stop
+
+
+def isObserved(connection: Any) -> bool:
+    """Return whether anybody looks at a connection."""
+    return hasattr(connection, "isObserved")
+
+
+def unobserve(connection: Any) -> None:
+    """Let a connection be as it was made, before it goes on in another process; whoever looks finds it there."""
+    if isObserved(connection):
+        connection._observers = []
+        _release(connection)
 
 
 def _tell(connection: Any) -> None:
