@@ -1,0 +1,91 @@
+"""An upgrade behind nginx, as a browser sees it: not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tests.browser.chromium import Tab
+from tests.daemon.workers.support import reload, workers
+from tests.live.proxies import fromPage
+from tests.live.support import running, writeService
+from tests.transcript import ROOT
+
+_SERVICE = """
+from twisted_ws import WebSocketService
+
+class Counter(WebSocketService):
+    resumable = True
+
+    def onOpen(self, caller):
+        caller.attributes["count"] = 0
+
+    def onTextMessage(self, caller, text):
+        caller.attributes["count"] += 1
+        return f"{caller.attributes['count']} VERSION"
+"""
+_CONFIG = """
+workers = 2
+state-directory = "state"
+trusted-proxy = ["127.0.0.1"]
+[services]
+"/counter" = {target = "rooms:Counter"}
+"/channels" = {target = "channels", presence = true}
+"/channels/{channel}" = {target = "channels"}
+"""
+# A raw WebSocket, the client of the package, and the browser's event stream; whatever they notice besides messages.
+_PAGE = """
+(async () => {
+    const { TwistedWS } = await import("/twisted-ws.mjs");
+    const here = location.host;
+    globalThis.noticed = [];
+    globalThis.got = { raw: [], client: [], events: [] };
+    globalThis.raw = new WebSocket(`wss://${here}/counter`);
+    raw.onmessage = ({ data }) => got.raw.push(data);
+    for (const what of ["close", "error"]) raw.addEventListener(what, () => noticed.push(`raw ${what}`));
+    globalThis.client = new TwistedWS(`wss://${here}/channels`);
+    for (const what of ["close", "retry", "error"]) client.on(what, () => noticed.push(`client ${what}`));
+    client.subscribe("news", (message) => got.client.push(message.data));
+    globalThis.events = new EventSource("/channels/news");
+    events.onmessage = ({ data }) => got.events.push(data);
+    events.onerror = () => noticed.push("events error");
+    const begun = new Promise((done) => { events.addEventListener("subscribed", done, { once: true }); });
+    await new Promise((done) => { raw.onopen = done; });
+    await begun;
+    return true;
+})()
+"""
+
+
+def test_nobodyNotices(tab: Tab) -> None:
+    """Over upgrades behind a proxy that ends TLS, a page sees no close of any kind, each message once, and the new code.
+
+    The page has a raw WebSocket, the client of the package and an event stream.
+    """
+    page = (ROOT / "docs" / "howto" / "nginx.md").read_text()
+    # The port in the address bar is another one here, as the page says.
+    configuration = page.partition("```nginx\n")[2].partition("```")[0].replace("Host $host;", "Host $http_host;")
+    with tempfile.TemporaryDirectory(prefix="ws-") as directory:
+        place = Path(directory)
+        writeService(place, _SERVICE.replace("VERSION", "v0"))
+        (place / "ws.toml").write_text(_CONFIG)
+        with running(place, "--config", "ws.toml") as server, fromPage("nginx", configuration, place, server.port("ws")) as port:
+            server.waitFor("2 workers listen")
+            tab.open(f"https://chat.example:{port}/")
+            assert tab.run(_PAGE)
+            server.curl("--data", "0", path="/channels/news")
+            tab.wait("got.client.length && got.events.length")
+            for number in range(1, 4):
+                before = set(workers(server))
+                writeService(place, _SERVICE.replace("VERSION", f"v{number}"))
+                assert reload(place, "--services") == (0, "")
+                assert not before & set(workers(server))
+                server.curl("--data", str(number), path="/channels/news")
+                tab.run('raw.send("next")')
+                assert tab.wait(f"got.raw.length === {number} && got.raw.at(-1)") == f"{number} v{number}"
+            wanted = [str(number) for number in range(4)]
+            assert tab.wait("got.client.length >= 4 && got.events.length >= 4")
+            assert tab.run("got.client") == wanted
+            assert tab.run("got.events") == wanted
+            assert tab.run("noticed") == []
+            assert tab.run("raw.readyState") == 1
