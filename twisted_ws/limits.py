@@ -280,7 +280,11 @@ class Limits:
         "after the close, for messages that came before it and still wait for a handler",
     )
     drainTimeout: float = _limit(
-        30, "seconds", "dropped", "at a stop: the time for callers to answer our Close 1001", "no waiting"
+        30,
+        "seconds",
+        "dropped",
+        "at a stop: the time for callers to answer our Close 1001; at an upgrade: the longest wait for one that cannot go on yet",
+        "no waiting",
     )
     drainRate: int = _limit(
         5000,

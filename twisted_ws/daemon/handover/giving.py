@@ -20,6 +20,7 @@ from twisted_ws.channels.moving import Expectation
 from twisted_ws.daemon.handover.stream import HandStream
 from twisted_ws.engines.journal import Journal
 from twisted_ws.engines.memory import MemoryEngine
+from twisted_ws.limits import MIB
 from twisted_ws.server.handover.arrival import RESTART, Arrival
 from twisted_ws.server.handover.departure import Departure
 from twisted_ws.server.handover.states import VERSION, CallerState, decode
@@ -37,6 +38,8 @@ from twisted_ws.wire.websocket.runtime import Runtime
 # Connections that go together, and how many such batches may be on their way: nobody serves these.
 BATCH = 32
 WINDOW = 8
+# Bytes of states from which on a batch has fewer: what peers have not taken may be a megabyte for each.
+BATCH_BYTES = 4 * MIB
 # The cost of taking one out of this process, in steps of `Turns`.
 STEPS = 48
 # The same for asking one to leave.
@@ -115,12 +118,24 @@ class _Batch:
         sockets: theirs; the other process has copies.
     """
 
-    __slots__ = ("kind", "sockets", "states")
+    __slots__ = ("_bytes", "kind", "sockets", "states")
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.states: list[bytes] = []
         self.sockets: list[int] = []
+        self._bytes = 0
+
+    def add(self, state: bytes, socket: int) -> None:
+        """Add one."""
+        self.states.append(state)
+        self.sockets.append(socket)
+        self._bytes += len(state)
+
+    @property
+    def isFull(self) -> bool:
+        """Whether it has to go."""
+        return len(self.states) >= BATCH or self._bytes >= BATCH_BYTES
 
 
 class Giving:
@@ -279,10 +294,8 @@ class Giving:
                 else:
                     self.refused[each] = left.value
                 continue
-            state, socket = left
-            batch.states.append(state)
-            batch.sockets.append(socket)
-            if len(batch.states) >= BATCH:
+            batch.add(*left)
+            if batch.isFull:
                 self._send(batch)
                 batch = _Batch(kind)
                 while len(self._batches) >= WINDOW and not self._isOver:
