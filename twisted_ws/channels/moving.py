@@ -24,7 +24,7 @@ class SubscriptionState(msgspec.Struct, array_like=True, frozen=True):
 
     Attributes:
         channel: the channel or pattern.
-        position: the epoch and offset of the last message that was sent to it; None for a pattern.
+        position: the epoch and offset of the last message that was handed to its connection; None for a pattern.
         entered: the user and the JSON by which presence knows it; None if it is no user's.
         watches: whether it is told who comes and goes.
     """
@@ -146,10 +146,11 @@ class Expectation:
         """End all subscriptions without a word, as far as this process is concerned, and return their states."""
         channels, presence = self._channels, self._channels.presence
         states = []
+        waiting = subscriber.dropWaiting()
         subscriber.gone = True
         for name in subscriber.channels:
             watches = presence.isWatching(name, subscriber)
-            position = None if isPattern(name) else self._position(name)
+            position = None if isPattern(name) else waiting.get(name) or self._position(name)
             states.append(SubscriptionState(name, position, presence.depart(name, subscriber), watches))
             channels._audiences[subscriber.format].remove(name, subscriber)
             channels._patterns -= isPattern(name)

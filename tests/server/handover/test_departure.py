@@ -105,19 +105,53 @@ def test_waits():
         server.settle()
 
 
-def test_slowSubscriber():
-    """A subscriber for whom messages wait goes when it has caught up."""
-    with serve({"/channels": ChannelService()}) as server:
-        client = server.connect("/channels?channel=a")
+class Later(WebSocketService):
+    """Subscribes a caller when it says so."""
+
+    resumable = True
+
+    def onTextMessage(self, caller, text):
+        """Subscribe."""
+        caller.subscribe("a", last=100)
+
+
+@pytest.mark.parametrize("isHistory", [False, True])
+def test_slowSubscriber(isHistory):
+    """What waits for a slow subscriber comes again there, from the history, once and in order."""
+    texts = [f"{number} {'x' * 1000}" for number in range(100)]
+    with serve({"/later": Later()}) as server:
+        client = server.connect("/later")
         client.pause()
-        for number in range(100):
-            server.publish("a", f"{number} {'x' * 1000}")
-        assert obstacle(server, client) is Obstacle.WAITS
-        client.resume()
-        assert obstacle(server, client) is None
+        if not isHistory:
+            client.writeTextMessage("go")
+        for text in texts:
+            server.publish("a", text)
+        if isHistory:
+            client.writeTextMessage("go")
+        assert client.caller.membership._mailbox is not None
         assert server.handOver() == 1
         server.publish("a", "last")
-        assert len(client.readMessages()) == 101
+        assert server.handOver() == 1
+        client.resume()
+        assert client.readMessages() == [*texts, "last"]
+        assert server.server.runtime.backlog.total == 0
+
+
+def test_slowWithNotices():
+    """If answers wait, too, or messages of a pattern, a subscriber goes when it has caught up."""
+    with serve({"/channels": ChannelService(wildcards=True)}) as server:
+        json = server.connect("/channels?channel=a", subProtocols=["twisted-ws.v1"])
+        pattern = server.connect("/channels?channel=b.*")
+        for client in (json, pattern):
+            client.pause()
+        for _ in range(100):
+            server.publish("a", "x" * 1000)
+            server.publish("b.c", "x" * 1000)
+        json.writeMessage({"type": "ping"})
+        assert [obstacle(server, client) for client in (json, pattern)] == [Obstacle.WAITS] * 2
+        for client in (json, pattern):
+            client.resume()
+        assert [obstacle(server, client) for client in (json, pattern)] == [None] * 2
 
 
 @pytest.mark.parametrize("pong", [True, False])

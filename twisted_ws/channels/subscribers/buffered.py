@@ -155,8 +155,23 @@ class BufferedSubscriber(Subscriber):
 
     @property
     def isIdle(self) -> bool:
-        """Whether nothing waits here, for the peer or for the engine."""
-        return self._mailbox is None and not (self._goesOn or self._isPumping) and self._easing is None
+        """Whether nothing waits here that could not be had again: from the engine, by its position."""
+        return not self._isPumping and self._easing is None and self._waitingFrom() is not None
+
+    def _waitingFrom(self) -> dict[str, Position] | None:
+        """Return the position before what waits of each channel; None if the engine cannot be asked for it again."""
+        begins = {} if self._mailbox is None else self._mailbox.begins()
+        if begins is None:
+            return None
+        wanted = {channel: position for channel, position in begins.items() if self._wants(channel)}
+        # What came through a pattern has no position in a subscription.
+        return wanted if wanted.keys() <= set(self.channels) else None
+
+    def dropWaiting(self) -> dict[str, Position]:
+        """Drop what waits, because it comes again elsewhere; return the position before it, by channel."""
+        begins = self._waitingFrom()
+        self._drop()
+        return begins or {}
 
     def resumed(self, start: Start, publications: Replay | list[Publication]) -> None:
         """Go on where the same subscription has ended in another process (see `begin`)."""

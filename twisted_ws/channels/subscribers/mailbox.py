@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from enum import Enum
 
 from twisted_ws.engines.replay import HeldReplay, HistoryReplay, Replay
-from twisted_ws.message import Publication
+from twisted_ws.message import Position, Publication
 
 # What is charged for a message that waits, on top of its payload and key, and for a notice, on top of its bytes: about what
 # their Python objects take. The history may forget a message that waits here, so it is charged as if nobody else had it.
@@ -176,6 +176,17 @@ class Mailbox:
         for notice in notices:
             self._count(notice, 1)
         return self.judge(now, beside)
+
+    def begins(self) -> dict[str, Position] | None:
+        """Return the position before what waits of each channel; None if notices wait, or if something is lost already."""
+        if self.notices or self.isLost:
+            return None
+        found: dict[str, Position] = {}
+        waiting = [*self._messages, *[next(iter(replay), None) for replay in self._replays.values()]]
+        for each in waiting:
+            if each is not None and (each.channel not in found or each.offset <= found[each.channel].offset):
+                found[each.channel] = Position(each.epoch, each.offset - 1)
+        return None if any(replay.isLost for replay in self._replays.values()) else found
 
     def take(self, room: int, now: float, alone: bool) -> list[Publication | bytes]:
         """Take the next items.

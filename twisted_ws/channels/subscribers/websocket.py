@@ -135,7 +135,7 @@ class JsonSubscriber(BufferedSubscriber):
 
     @property
     def isIdle(self) -> bool:
-        """Whether nothing waits here, for the peer, the engine or the application."""
+        """Whether nothing waits here that could not be had again, nor for the application."""
         return self._line is None and self._asked is None and super().isIdle
 
     def welcome(self) -> None:
