@@ -456,13 +456,13 @@ def test_tailOfACaller(tab: Tab, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile(tab: Tab, tmp_path: Path, name: str) -> None:
-    """What clients send is text on the page, whatever it looks like: user, origin, program, payload; no policy is violated."""
-    with _running(tmp_path, "--allowed-origin", "*") as server:
+    """What clients send is text on the page, whatever it looks like: user, path, program, payload; no policy is violated."""
+    with _running(tmp_path, "--allowed-origin", "*", "--service", "/<u>named=demo") as server:
         headers = {"Origin": "http://evil.example", "User-Agent": name.encode("ascii", "replace").decode()}
         user = quote(name)
-        with server.client(f"/rooms/orders.42?user={user}", additional_headers=headers) as client:
+        with server.client(f"/rooms/orders.42?user={user}", additional_headers=headers) as client, server.client("/%3Cu%3Enamed"):
             _open(tab, server, "callers")
-            _rows(tab, "callers", 1)
+            assert sorted(row[2] for row in _rows(tab, "callers", 2)) == ["/<u>named", "/rooms/{channel}"]
             tab.run("document.querySelector('#callers tbody button').click()")
             _shows(tab, "callers", "http://evil.example")
             _go(tab, "tail")
@@ -484,7 +484,7 @@ def test_hostile(tab: Tab, tmp_path: Path, name: str) -> None:
             for each in SECTIONS:
                 _go(tab, each)
             _fill(tab, "contains", name)
-        found = "main img, main script, main iframe, main [onload], main [onerror], main [onmouseover], main a"
+        found = "main img, main script, main iframe, main [onload], main [onerror], main [onmouseover], main a, main u"
         assert tab.run(f"document.querySelectorAll({found!r}).length") == 0
         assert tab.run("typeof pwned") == "undefined"
         assert tab.run("broken") == []

@@ -82,7 +82,7 @@ async function enter() {
   });
   client.subscribe("~server.log", ({ data }) => settings.log(data), { last: 200 });
   client.on("state", look);
-  client.on("close", ({ final }) => final && get("/api/nodes").catch(look)); // is the session over?
+  client.on("close", ({ final }) => final && get("/api/nodes").catch(look));
   route();
 }
 
@@ -102,7 +102,7 @@ addEventListener("go", ({ detail: [section, given] }) => {
   route(true, given);
 });
 
-const help = () => ask("1 to 7: the sections. /: search. ?: this help. The settings can turn them off.");
+const help = () => ask("1 to 7: the sections. /: search. ?: this help. Settings turns them off.");
 $("help").addEventListener("click", help);
 addEventListener("keydown", (event) => {
   if (event.target.matches("input:not([type=checkbox]), textarea, select, dialog[open] *") || event.ctrlKey || event.altKey || event.metaKey || !$("keys").checked || !shown) return;

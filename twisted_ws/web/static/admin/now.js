@@ -20,7 +20,7 @@ const TILES = [
   const [value, detail, range] = [h("p.value", "–"), h("p.quiet"), h("p.quiet")];
   return { of, format, more, path, value, detail, range, past: [], card: h("article.card", h("h3", title), value, detail, svg, range) };
 });
-const problems = h("ul.problems", h("li", "Waiting for numbers …"));
+const problems = h("ul.problems", h("li", "Waiting …"));
 let known;
 $("now").append(problems, h("div.tiles", ...TILES.map(({ card }) => card)));
 
