@@ -19,7 +19,7 @@ from tests.transcript import ROOT, blocks
 HOWTO = ROOT / "docs" / "howto" / "browser.md"
 PAGES = [*sorted((ROOT / "docs").glob("*/*.md")), ROOT / "js" / "README.md"]
 SCRIPTS = [block.text for page in PAGES for block in blocks(page) if block.kind == "js"]
-(PAGE,) = [block.text for block in blocks(HOWTO) if block.kind == "html"]
+PAGE, SERVED = [block.text for block in blocks(HOWTO) if block.kind == "html"]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -83,6 +83,16 @@ def test_whoMoves(tab: Tab, tmp_path: Path, page: str, channel: str, shown: list
         tab.wait(f"shown.length === {len(shown)}")
         assert tab.run("shown") == shown
         tab.open("about:blank")
+
+
+def test_thePageThatIsServed(tab: Tab, tmp_path: Path) -> None:
+    """The page that the server itself has needs no allowed origin, and shows what is published."""
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages/index.html").write_text(SERVED)
+    with running(tmp_path, "--pages", "pages") as server:
+        curl(f"http://localhost:{server.port('http')}/channels/orders.42", "-d", "paid")
+        tab.open(f"http://localhost:{server.port('ws')}/")
+        _shows(tab, "paid")
 
 
 def _shows(tab: Tab, *lines: str) -> None:
