@@ -34,8 +34,6 @@ class Counter(WebSocketService):
 
     def onTextMessage(self, caller, text):
         caller.attributes["count"] += 1
-        if "VERSION" == "broken":
-            raise ValueError("a mistake in the new code")
         return f"{caller.attributes['count']} VERSION"
 
     def onHandOver(self, caller):
@@ -44,6 +42,8 @@ class Counter(WebSocketService):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def onResume(self, caller, state):
+        if "VERSION" == "broken":
+            raise ValueError("a mistake in the new code")
         self.come += 1
         if "NEW" == "dies" and self.come == 50 and once("died"):
             os.kill(os.getpid(), signal.SIGKILL)

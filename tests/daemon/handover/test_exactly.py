@@ -93,12 +93,12 @@ class Moving:
             each.server.mount("/listen", Listener())
         self.clock = self.machine.clock
 
-    def give(self):
-        """Begin to give everything."""
+    def give(self, share=None):
+        """Begin to give everything, or a share."""
         one, self.stream = streams(self.clock)
         one.delay = 0.002
         old, new = (each.server for each in self.machine.workers)
-        self.giving = Giving(old, one, MemorySockets())
+        self.giving = Giving(old, one, MemorySockets(), share)
         self.taking = Taking(new, self.stream, MemorySockets())
         self.done = []
         Deferred.fromCoroutine(self.giving.run(self.clock.seconds() + 5)).addBoth(self.done.append)
@@ -254,3 +254,20 @@ def test_anotherVersion(moving, monkeypatch):
     for worker in machine.workers:
         worker.flushErrors()
     client.close()
+
+
+def test_someOfEach(moving):
+    """A part of the callers is one of each service at least, so that new code of each is tried; the others stay."""
+    machine = moving.machine
+    clients = [machine.connect(0, f"u{number}", "a") for number in range(30)]
+    clients += [machine.workers[0].connect("/patterns?channel=b.*"), machine.workers[0].connect("/listen")]
+    moving.give(0.1)
+    while not moving.done:
+        moving.step(0.001)
+    assert moving.done == [True]
+    paths = sorted(caller.request.path for caller in machine.workers[1].server.callers)
+    assert paths == ["/"] * 3 + ["/listen", "/patterns"]
+    assert len(machine.workers[0].server.callers) == 27
+    machine.hub.publish("a", "x")
+    moving.step(0.001)
+    assert [len(heard(client, "message")) for client in clients[:30]] == [1] * 30

@@ -145,7 +145,8 @@ class Giving:
         server: the server.
         stream: leads there.
         sockets: closes them, and gives back those that return.
-        share: of the callers that are given, the others stay; None: all that can go are, and the rest is asked to leave.
+        share: of the callers of each service that are given, while the others stay; None: all that can go are given, and the
+            rest is asked to leave.
 
     Attributes:
         given: how many have gone.
@@ -200,9 +201,7 @@ class Giving:
             await self._noting.begin()
             if self._share is not None:
                 await self._expect()
-                callers = [*self._server.callers]
-                some = random.sample(callers, min(ceil(self._share * len(callers)), len(callers)))
-                await self._giveSome("callers", some, self._departure.depart)
+                await self._giveSome("callers", self._some(self._share), self._departure.depart)
                 while self._batches and not self._isOver:
                     await self._wait()
                 return not self._batches
@@ -270,6 +269,17 @@ class Giving:
         streams = [each for each in self._server.visits if isinstance(each, EventStream)]
         waiting = await self._giveSome("callers", tuple(self._server.callers), self._departure.depart)
         return await self._giveSome("streams", streams, self._streams.depart) or waiting
+
+    def _some(self, share: float) -> list[Caller]:
+        """Return a part of the callers of each service, at least one."""
+        byService: dict[Any, list[Caller]] = {}
+        for caller in self._server.callers:
+            match = self._server.match(caller.request.target.partition("?")[0])
+            service = None if match is None else id(match.value.service)
+            if service not in byService:
+                byService[service] = []
+            byService[service].append(caller)
+        return [each for callers in byService.values() for each in random.sample(callers, ceil(share * len(callers)))]
 
     async def _giveSome(self, kind: str, some: Iterable[Any], depart: Callable[..., tuple[bytes, Any] | Obstacle]) -> bool:
         await self._noting.mark()
