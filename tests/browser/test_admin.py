@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ from twisted_ws.channels.service import ChannelService
 
 class Rooms(ChannelService):
     def __init__(self):
-        super().__init__(publish=True, presence=True)
+        super().__init__(publish=True, presence=True, policy="drop-oldest")
 
     def onSubscribe(self, caller, channel):
         caller.user = caller.request.query.get("user", [None])[0]
@@ -387,7 +388,7 @@ def test_live(tab: Tab, tmp_path: Path) -> None:
         _shows(tab, "state", "live")
         value = "document.querySelector('.value').textContent"
         tab.wait(f"{value} === '1'")
-        _shows(tab, "now", "Nothing is wrong.")
+        tab.wait("document.querySelector('.problems.good, .problems.bad')")
         with server.client("/rooms/orders.42?user=bob"):
             tab.wait(f"{value} === '2'")
             tab.wait("[...document.querySelectorAll('article')][0].textContent.includes('1 to 2 in 5 minutes')")
@@ -396,6 +397,28 @@ def test_live(tab: Tab, tmp_path: Path) -> None:
         _shows(tab, "settings", "None so far.")
         assert tab.messages == []
         assert tab.run("broken") == []
+
+
+def test_wrong(tab: Tab, tmp_path: Path) -> None:
+    """What is wrong is a sentence on the page and a number in its title, while it lasts, and whom it is about is found."""
+    sentences = "document.querySelector('.problems.bad')?.textContent"
+    with _running(tmp_path) as server:
+        _open(tab, server)
+        _shows(tab, "state", "live")
+        with server.client("/rooms/orders.42?user=ann", max_queue=1):  # of which nobody reads
+
+            def isWrong() -> bool:
+                curl("--data-binary", "@-", f"http://localhost:{server.port('http')}/channels/orders.42", body=b"x" * 500_000)
+                return bool(tab.run(f"{sentences}?.includes('1 caller takes messages more slowly than they come.')"))
+
+            until(isWrong)
+            assert re.match(r"\(\d\) now", tab.run("document.title"))
+            _go(tab, "callers")
+            tab.run("document.getElementById('slow').click()")
+            _submit(tab, "begins")
+            assert [row[0] for row in _rows(tab, "callers", 1)] == ["ann"]
+        _go(tab, "now")
+        tab.wait(f"!{sentences}?.includes('more slowly')")
 
 
 def test_heals(tab: Tab, tmp_path: Path) -> None:
