@@ -49,8 +49,8 @@ coverage: $(VENV)/.test
 	$(BIN)/coverage report
 
 # The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start and the help
-# come before either of them, and some choose the ways themselves.
-lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(WAITING) \
+# come before either of them, and some choose the ways themselves. QUICK=1 leaves out the exhaustive ones.
+lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(WAITING) $(if $(QUICK),-m "not exhaustive") \
 	$(addprefix --ignore=tests/live/test_,start_errors.py help.py garbage.py proxies.py vanished.py) \
 	tests/live tests/server tests/test_lane_differential.py
 lanes: $(VENV)/.test

@@ -1079,7 +1079,8 @@ def test_whyNotCompiled(tmp_path, files, said):
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for each in files or ():
         (package / "wire" / "speedups" / each).write_bytes(b"no library")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), **({"TWISTED_WS_SPEEDUPS": "0"} if files is None else {})}
+    chosen = {"TWISTED_WS_SPEEDUPS": "0" if files is None else "1"}  # whatever these tests themselves run with
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), **chosen}
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from twisted_ws.wire.speedups import which; print(which())"
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(said)
