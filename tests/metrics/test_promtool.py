@@ -59,6 +59,15 @@ def test_configuration() -> None:
     assert "1 rule files found" in promtool("check", "config", str(PROMETHEUS / "prometheus.yml"))
 
 
+@pytest.mark.parametrize("path", ["contrib/prometheus/prometheus.yml", "docs/howto/monitoring.md"])
+def test_ratesHaveTwoScrapes(path: str) -> None:
+    """Each job is scraped twice within the minute over which Grafana takes rates unless told otherwise."""
+    jobs = (ROOT / path).read_text().split("- job_name: ")[1:]
+    intervals = [re.findall(r"^ +scrape_interval: (\d+)s$", job, re.MULTILINE) for job in jobs]
+    assert intervals
+    assert all(len(found) == 1 and 2 * int(found[0]) < 60 for found in intervals), intervals
+
+
 def test_alerts() -> None:
     """Each alert comes when it should and not before; its test says when."""
     promtool("test", "rules", str(PROMETHEUS / "twisted-ws.test.yml"))
