@@ -244,6 +244,33 @@ def test_mayPass(fake, reply, word):
     assert word in refusal(fake(reply, impatient.came), reactor=impatient)
 
 
+class Noting:
+    """The reactor; it notes for how many seconds somebody waits."""
+
+    def __init__(self):
+        self.waits = []
+
+    def __getattr__(self, name):
+        return getattr(reactor, name)
+
+    def callLater(self, seconds, *call):
+        self.waits.append(seconds)
+        return reactor.callLater(seconds, *call)
+
+
+def test_slowStart():
+    """What a process does before its reactor turns, such as a trial of its workers, does not count as waiting for the server."""
+    noting, node = Noting(), RecordingNode()
+    settings = EngineSettings(f"redis://127.0.0.1:{freePort()}?wait={WAIT}", None, Limits(), Wheel(noting), noting)
+    engine = makeEngine(settings, QUICK)
+    started = engine.start(node).addErrback(lambda failure: None)
+    assert WAIT not in noting.waits
+    harness.advance(0.02)
+    assert noting.waits.count(WAIT) == 1
+    harness.wait(engine.stop())
+    started.cancel()
+
+
 class Waiting(Protocol):
     """A web server: it answers when a request has ended."""
 

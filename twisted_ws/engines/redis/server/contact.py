@@ -167,7 +167,8 @@ class Contact:
         the URL.
         """
         started = self._started = Deferred()
-        self._until = self._reactor.callLater(self._dialer.url.wait, self._waitedTooLong)
+        # From the reactor's next turn: the process may have more to do first, which is not the server's fault.
+        self._until = self._reactor.callLater(0, self._beginToWait)
         self._keepUp()
         return started
 
@@ -181,6 +182,9 @@ class Contact:
             self._current.drop("stopped")
         if self._sleeping is not None:
             self._sleeping.cancel()
+
+    def _beginToWait(self) -> None:
+        self._until = self._reactor.callLater(self._dialer.url.wait, self._waitedTooLong)
 
     def _waitedTooLong(self) -> None:
         self._fail(ConfigurationError(f"{self._name()} {self._said or 'does not answer'} (--engine)."))
