@@ -146,22 +146,35 @@ class Board:
         Raises:
             ChannelError: there are too many, or the engine cannot be asked.
         """
+        if (same := self._sameOrRoom(kind, name)) is not None:
+            return same
+        at = ""
+        if kind == tails.CHANNEL:
+            # Who is there, of somebody who wants nothing: to ask for our own tails would take their lines.
+            answers = await askAll(self._server, tails.KIND, _encode(tails.Asked("", ())))
+            nodes = sorted(_decodeTails(each).node for each in answers.answers)
+            if not nodes:
+                raise ChannelError("unavailable", "No server has answered that could follow it.")
+            at = nodes[0]
+            if (same := self._sameOrRoom(kind, name)) is not None:  # others may have begun some meanwhile
+                return same
+        number = next(self._numbers)
+        made = self.tails[number] = Followed(number, kind, name, at, self.runtime.wheel.seconds())
+        self._later(0.0)
+        return made
+
+    def _sameOrRoom(self, kind: str, name: str) -> Followed | None:
+        """Return the tail that follows the same, None if there is room for another.
+
+        Raises:
+            ChannelError: there is not.
+        """
         for each in self.tails.values():
             if (each.kind, each.name) == (kind, name):
                 return each
         if len(self.tails) >= self._server.limits.adminTails:
             raise ChannelError("too-many-requests", f"There are {len(self.tails)} tails already: end one.")
-        at = ""
-        if kind == tails.CHANNEL:
-            answers = await askAll(self._server, tails.KIND, _encode(tails.Asked(self._server.node.id, self._wanted())))
-            nodes = sorted(_decodeTails(each).node for each in answers.answers)
-            if not nodes:
-                raise ChannelError("unavailable", "No server has answered that could follow it.")
-            at = nodes[0]
-        number = next(self._numbers)
-        made = self.tails[number] = Followed(number, kind, name, at, self.runtime.wheel.seconds())
-        self._later(0.0)
-        return made
+        return None
 
     def end(self, number: int, why: str) -> bool:
         """End a tail, and tell who watches; return whether there was one."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel
 
 from tests.web.admin.test_session import KEYS, OWN, keyOf
 from tests.web.admin.test_session import World as Admin
-from tests.web.worlds import EventClient
+from tests.web.worlds import Client, EventClient
 from twisted_ws.inspection.board import LOG, STATS
 from twisted_ws.inspection.inspector import Inspector
 from twisted_ws.inspection.log import Warnings
@@ -217,6 +218,41 @@ def test_sameTail(world):
     for number in range(world.server.limits.adminTails - 1):
         assert world.tail(channel=f"b{number}").status == 200
     assert world.tail(channel="c").status == 429
+
+
+def test_manyAtOnce(world, monkeypatch):
+    """Many who begin tails at the same moment, while servers have not answered yet, get no more than there may be."""
+    engine, waiting = world.server.engine, []
+
+    def later(kind, payload):
+        answer = Deferred()
+        waiting.append((answer, kind, payload))
+        return answer
+
+    clients = [Client(world.site, world.clock) for _ in range(40)]
+    with monkeypatch.context() as changed:
+        changed.setattr(engine, "ask", later)
+        for number, client in enumerate(clients):
+            body = json.dumps({"channel": f"a{number // 2}"}).encode()
+            headers = "Content-Type: application/json", f"Authorization: Bearer {keyOf('ops')}"
+            client.ask("/api/tails", *headers, method="POST", body=body)
+    assert len(waiting) == 40
+    for answer, kind, payload in waiting:
+        answer.callback(engine.ask(kind, payload))
+    answers = [response for client in clients for response in client.responses()]
+    most = world.server.limits.adminTails
+    assert [each.status for each in answers] == [200] * 2 * most + [429] * (40 - 2 * most)
+    assert len({each.json["channel"] for each in answers[: 2 * most]}) == len(world.inspector.board.tails) == most
+
+
+def test_beginsBesideAnother(world):
+    """To begin a tail takes nothing from those that are there."""
+    client = world.watch(world.tail(channel="a").json["channel"])
+    world.advance(client, 0.5)
+    world.publish("a", "x")
+    assert world.tail(channel="b").status == 200
+    (message,) = world.advance(client, 0.5)
+    assert [each["data"] for each in message["data"]["lines"]] == ["x"]
 
 
 def test_unwatched(world):
