@@ -49,6 +49,27 @@ def test_circle(pages):
     assert not [path for path in found if b"again" in path or b"pipe" in path]
 
 
+def test_anyBytes(pages):
+    """A file is at the bytes of its name, whether or not they are UTF-8."""
+    for name in b"gr\xc3\xbcn", b"gr\xfcn", b"\x1b[2J":
+        with open(os.path.join(os.fsencode(pages), name), "wb") as file:
+            file.write(name)
+    found = readFolder(str(pages))
+    assert found[b"/gr%C3%BCn"].content == b"gr\xc3\xbcn"
+    assert found[b"/gr%FCn"].content == b"gr\xfcn"
+    assert found[b"/%1B%5B2J"].content == b"\x1b[2J"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
+def test_saysNoSize(pages, monkeypatch):
+    """A file counts with the bytes that it has, whatever size the system says: those of /proc have none."""
+    os.symlink("/proc/self/status", pages / "status.txt")
+    assert readFolder(str(pages))[b"/status.txt"].content.startswith(b"Name:")
+    monkeypatch.setattr(folder, "BYTES", 100)
+    with pytest.raises(ConfigurationError, match="more than"):
+        readFolder(str(pages))
+
+
 def test_mistakes(pages, monkeypatch):
     """A folder that is missing, too large, or not readable is refused with its name."""
     for path in ("page.js", "nothing"):

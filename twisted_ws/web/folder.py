@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from urllib.parse import quote
 
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import MIB
+from twisted_ws.logs import printable
 
 # Files, and their bytes, that are held in memory: for the pages that belong to a service. A site has a web server of its own.
 FILES = 1000
@@ -62,18 +64,21 @@ def readFolder(path: str) -> dict[bytes, PageFile]:
     size = 0
     try:
         for count, each in enumerate(_visible(root), 1):
-            size += each.stat().st_size
+            with each.open("rb") as opened:
+                content = opened.read(BYTES - size + 1)  # whatever size it says that it has
+            size += len(content)
             if count > FILES or size > BYTES:
                 raise ConfigurationError(
                     f"--pages {path} has more than {FILES} files or {BYTES // MIB} MiB: that is for a web server beside this one."
                 )
-            file = PageFile(each.read_bytes(), TYPES.get(each.suffix.lower(), OTHER))
-            where = f"/{quote(each.relative_to(root).as_posix())}"
+            file = PageFile(content, TYPES.get(each.suffix.lower(), OTHER))
+            where = f"/{quote(os.fsencode(each.relative_to(root)))}"  # a name may be any bytes
             found[where.encode("ascii")] = file
             if each.name == "index.html":
                 found[where.removesuffix("index.html").encode("ascii")] = file
     except OSError as error:
-        raise ConfigurationError(f"--pages {path}: {error.filename} cannot be read: {error.strerror}.") from None
+        name = printable(error.filename)
+        raise ConfigurationError(f"--pages {path}: {name} cannot be read: {error.strerror}.") from None
     return found
 
 
