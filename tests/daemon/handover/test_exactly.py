@@ -83,23 +83,23 @@ class Listener(WebSocketService):
 
 
 class Moving:
-    """Two workers, the first of which can give its callers to the second."""
+    """Workers, the first of which can give its callers to the second."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, workers=2):
         monkeypatch.setattr("tests.engines.hub.test_servers.SoonTransport", Late)
-        self.machine = Machine()
+        self.machine = Machine(workers)
         for each in self.machine.workers:
             each.server.mount("/patterns", ChannelService(wildcards=True))
             each.server.mount("/listen", Listener())
         self.clock = self.machine.clock
 
-    def give(self, share=None):
-        """Begin to give everything, or a share."""
+    def give(self, share=None, old=0, new=1):
+        """Begin to give everything, or a share, from one worker to another."""
         one, self.stream = streams(self.clock)
         one.delay = 0.002
-        old, new = (each.server for each in self.machine.workers)
-        self.giving = Giving(old, one, MemorySockets(), share)
-        self.taking = Taking(new, self.stream, MemorySockets())
+        workers = self.machine.workers
+        self.giving = Giving(workers[old].server, one, MemorySockets(), share)
+        self.taking = Taking(workers[new].server, self.stream, MemorySockets())
         self.done = []
         Deferred.fromCoroutine(self.giving.run(self.clock.seconds() + 5)).addBoth(self.done.append)
 
@@ -239,6 +239,45 @@ def test_theNewOneDies(moving):
     for each in clients:
         assert [found["data"] for found in heard(each, "message")] == ["meanwhile", "later"]
     assert listener.readMessages() == ["all"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_twoAtOnce(monkeypatch, seed):
+    """A worker that takes from one and gives to another, as when new code has failed and is mended, loses and doubles nothing.
+
+    One connection waits in the middle of a message until the second hand-over runs.
+    """
+    choose = random.Random(seed)
+    moving = Moving(monkeypatch, 3)
+    machine = moving.machine
+    paths = ("/patterns?channel=a.*", "/listen")
+    clients = [machine.workers[number].connect(path) for number in (0, 1) for path in paths]
+    late = machine.workers[1].connect("/listen")
+    late.sendBytes(b"\x01\x80\0\0\0\0")
+    published, broadcast = [], []
+
+    def do(holds):
+        while not holds():
+            published.append(f"p{len(published)}")
+            machine.hub.publish("a.b", published[-1])
+            broadcast.append(f"b{len(broadcast)}")
+            machine.hub.broadcast(broadcast[-1])
+            moving.step(choose.choice((0.0, 0.001)))
+
+    moving.give(old=1, new=0)
+    first = moving.done
+    do(lambda: len(machine.workers[1].server.callers) == 1)
+    moving.give(0.5, old=0, new=2)
+    do(lambda: moving.done)
+    late.sendBytes(b"\x80\x80\0\0\0\0")
+    do(lambda: first)
+    moving.step(1)
+    assert (first, moving.done) == ([True], [True])
+    assert [len(worker.server.callers) for worker in machine.workers] == [3, 0, 2]
+    for client in (*clients, late):
+        came = client.readMessages()
+        assert [text for text in came if text[0] == "b"] == broadcast
+        assert [text for text in came if text[0] == "p"] in (published, [])
 
 
 def test_anotherVersion(moving, monkeypatch):

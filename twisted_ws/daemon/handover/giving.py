@@ -87,7 +87,7 @@ class Noting:
     def end(self) -> None:
         """Note no longer."""
         if self.journal is not None:
-            self._engine.keepJournal(None)
+            self._engine.endJournal(self.journal)
         self.expectation.end()
 
 

@@ -72,7 +72,7 @@ class HubEngine:
         self._publishing = 0
         self._isStopping = False
         self._stopped: _Stopping | None = None
-        self._journal: Journal | None = None
+        self._journals: tuple[Journal, ...] = ()
 
     def start(self, node: Node) -> Deferred[None]:
         """Say hello over the link, which is up already (see `Engine`)."""
@@ -91,29 +91,34 @@ class HubEngine:
         return hello.addCallbacks(self._welcomed, self._unwelcome)
 
     def _handle(self) -> None:
-        """Take what is numbered: straight to where it goes, or into the journal as well while there is one."""
+        """Take what is numbered: straight to where it goes, or into the journals as well while there are any."""
         takers: dict[str, Callable[..., None]] = {"publication": self._received, "broadcast": self._broadcasted}
         takers |= {"joined": self._joined, "left": self._left}
         for kind, taker in takers.items():
-            self._link.handle(kind, taker if self._journal is None else partial(self._noted, kind, taker))
+            self._link.handle(kind, partial(self._noted, kind, taker) if self._journals else taker)
         self._link.answer("obey", self._obey)
 
     def _noted(self, kind: str, taker: Callable[..., None], number: int, *fields: Any) -> None:
-        if self._journal is not None:
-            self._journal.add(number, kind, fields)
+        for each in self._journals:
+            each.add(number, kind, fields)
         taker(number, *fields)
 
     def _obey(self, number: int, fields: dict[str, Any]) -> MaybeDeferred[int]:
         command = commandOf(fields)
-        if self._journal is not None:
-            self._journal.add(number, "command", command)
+        for each in self._journals:
+            each.add(number, "command", command)
         return self._node.obey(command)
 
     # Hand-over.
 
-    def keepJournal(self, journal: Journal | None) -> None:
-        """Note in a journal what comes from now on; None: no longer."""
-        self._journal = journal
+    def keepJournal(self, journal: Journal) -> None:
+        """Note in a journal what comes from now on, too: each hand-over in which this process has a part keeps its own."""
+        self._journals += (journal,)
+        self._handle()
+
+    def endJournal(self, journal: Journal) -> None:
+        """Note in it no longer; do nothing if that has ended."""
+        self._journals = tuple([each for each in self._journals if each is not journal])
         self._handle()
 
     def mark(self) -> Deferred[int]:
