@@ -84,8 +84,10 @@ def test_window():
 def test_supervisor():
     """What the process publishes that has the broadcast site for its workers is in the total, and it is no server of the list."""
     watch = Watch()
-    watch.figures([look("a")], [], 0.0, 0.0, look("s"))
-    figures = watch.figures([look("a", published=1)], [], 1.0, 1.0, look("s", published=4))
+    watch.figures([look("a", channels=-1)], [], 0.0, 0.0, look("s"))
+    own = look("s", published=4, channels=3, delivery=bucket(1))
+    figures = watch.figures([look("a", published=1, channels=-1)], [], 1.0, 1.0, own)
+    assert (figures.total.channels, figures.total.delivery) == (3, (1.0, 1.0))
     assert (figures.total.published, [each.published for each in figures.nodes]) == (5.0, [1.0])
     assert [each.id for each in figures.nodes] == ["a"]
 

@@ -108,6 +108,9 @@ class Watch:
         total = _total(nodes, looks, first)
         if supervisor is not None:
             own = self._of(supervisor, now)
+            # It has the channels, and knows how long it takes until all workers have a message.
+            total.channels = max(total.channels, own.channels)
+            total.delivery = own.delivery or total.delivery
             self._before[supervisor.now.node].append((now, supervisor))
             total.published = round(total.published + own.published, 1)
             total.cpu, total.memory = round(total.cpu + own.cpu, 3), total.memory + own.memory

@@ -17,7 +17,7 @@ from twisted_ws.counts import RECIPIENTS, SECONDS, Buckets, BucketTable, Table
 from twisted_ws.engines.contract import EngineState
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.metrics.garbage import PAUSES
-from twisted_ws.metrics.now import received
+from twisted_ws.metrics.now import memoryOf, received
 from twisted_ws.metrics.process import Process
 from twisted_ws.wire import speedups
 
@@ -161,16 +161,9 @@ def _connections(source: Source) -> Mapping[Any, int]:
     return {"websocket": len(source.server.callers), "sse": counts.streams, "poll": counts.polls}
 
 
-def _engine(source: Source) -> MemoryEngine | None:
-    """Return the engine in memory, if it is here."""
-    engine: Any = source.server.engine
-    engine = getattr(engine, "engine", engine)  # that of a hub
-    return engine if isinstance(engine, MemoryEngine) else None
-
-
 def _ofEngine(read: Callable[[MemoryEngine], int]) -> Callable[[Source], int | None]:
     def find(source: Source) -> int | None:
-        engine = _engine(source)
+        engine = memoryOf(source.server)
         return None if engine is None else read(engine)
 
     return find

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -78,9 +78,16 @@ class Now(msgspec.Struct, frozen=True):
     readiness: str
 
 
+def memoryOf(server: WebSocketServer) -> MemoryEngine | None:
+    """Return the engine in memory if it is in this process: the server's own, or that of a supervisor."""
+    engine: Any = server.engine
+    engine = getattr(engine, "engine", engine)  # that of a hub
+    return engine if isinstance(engine, MemoryEngine) else None
+
+
 def now(server: WebSocketServer) -> Now:
     """Return how a server of this process is; it takes some tens of microseconds, however many callers there are."""
-    runtime, counts, process = server.runtime, server.counts, look()
+    runtime, counts, process, memory = server.runtime, server.counts, look(), memoryOf(server)
     return Now(
         time=runtime.unixTime(),
         node=server.node.id,
@@ -89,7 +96,7 @@ def now(server: WebSocketServer) -> Now:
         streams=counts.streams,
         polls=counts.polls,
         limit=runtime.gate.limit,
-        channels=len(server.engine) if isinstance(server.engine, MemoryEngine) else -1,
+        channels=-1 if memory is None else len(memory),
         subscriptions=server.channels.subscriptions,
         received=received(server)[0],
         sent=counts.sent,

@@ -8,7 +8,7 @@ const HEIGHT = 48;
 const half = (pair) => pair ? `half within ${ms(pair[0])}` : "none in the last 10 s";
 const TILES = [
   ["Callers", (now) => now.websocket + now.sse + now.poll, count, (now) => `${many(now.websocket, "WebSocket")}, ${many(now.sse, "event stream")}, ${many(now.poll, "poll")}; at most ${count(now.limit)}`],
-  ["Published a second", (now) => now.published, count, (now) => `${many(now.channels, "channel")} with subscribers; ${count(now.received)} received from callers`],
+  ["Published a second", (now) => now.published, count, (now) => `${many(now.channels, "channel")} known; ${count(now.received)} received from callers`],
   ["Delivered a second", (now) => now.delivered, count, (now) => `${count(now.dropped)} dropped`],
   ["Delivery: 99 of 100 within", (now) => now.delivery?.[1], ms, (now) => half(now.delivery)],
   ["Reactor late: 99 of 100 within", (now) => now.lag?.[1], ms, (now) => half(now.lag)],
