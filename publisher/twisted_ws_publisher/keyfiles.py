@@ -30,3 +30,19 @@ def read_key(path: PathLike, what: str) -> str:
         if line.strip() and not line.lstrip().startswith("#"):
             return line.strip()
     raise ConfigurationError(f"{what}: {os.fspath(path)}: no key in it")
+
+
+def read_api_key(path: PathLike, what: str) -> str:
+    """Return the first API key of a file: alone in its line, or as the server's own file has it (``name: key scopes``).
+
+    Raises:
+        ConfigurationError: the file cannot be read, or has no key that can be sent.
+    """
+    line = read_key(path, what)
+    name, colon, rest = line.partition(":")
+    words = (rest if colon and name.strip() != "sha256" else line).split()
+    if not words:
+        raise ConfigurationError(f"{what}: {os.fspath(path)}: no key in it")
+    if words[0].startswith("sha256:"):
+        raise ConfigurationError(f"{what}: {os.fspath(path)}: it has the SHA-256 of a key, not the key itself")
+    return words[0]

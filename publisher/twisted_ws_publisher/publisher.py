@@ -23,7 +23,8 @@ class Publisher:
 
     Args:
         url: ``http://host:port``, ``https://host:port/prefix`` or ``unix:/run/push.sock``: the server's broadcast port.
-        key_file: holds an API key in its first line; None where the server asks for none.
+        key_file: holds an API key in its first line, or as the server's own file has it (``name: key scopes``); None where the
+            server asks for none.
         timeout: seconds for a call with all its repetitions.
         attempts: how often a call is tried at most.
         ca_file: holds the certificates that are trusted, in PEM; by default the system's.

@@ -10,7 +10,7 @@ from typing import Any
 from twisted_ws_publisher.address import Address, parse_address
 from twisted_ws_publisher.calls import ATTEMPTS, TIMEOUT, Policy
 from twisted_ws_publisher.errors import ConfigurationError
-from twisted_ws_publisher.keyfiles import PathLike, read_key
+from twisted_ws_publisher.keyfiles import PathLike, read_api_key
 
 # What names the settings in the environment begin with: TWISTED_WS_URL, TWISTED_WS_KEY_FILE ...
 PREFIX = "TWISTED_WS_"
@@ -21,8 +21,8 @@ class Settings:
 
     Args:
         url: ``http://host:port``, ``https://host:port/prefix`` or ``unix:/run/push.sock``: the server's broadcast port.
-        key_file: holds an API key in its first line; None where the server asks for none. It is read again when the server
-            refuses the key, so that it can be replaced.
+        key_file: holds an API key in its first line, or as the server's own file has it (``name: key scopes``); None where the
+            server asks for none. It is read again when the server refuses the key, so that it can be replaced.
         timeout: seconds for a call with all its repetitions.
         attempts: how often a call is tried at most.
         ca_file: holds the certificates that are trusted, in PEM; by default the system's.
@@ -66,7 +66,7 @@ class Settings:
         return self._headers != before
 
     def _read_key(self) -> None:
-        key = read_key(self._key_file, "key_file") if self._key_file is not None else None
+        key = read_api_key(self._key_file, "key_file") if self._key_file is not None else None
         self._headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
 
 

@@ -216,6 +216,12 @@ def test_secure() -> None:
         ),
         (Answer(403, "", b""), 5, "", "the site refused the message with 403: publish on the broadcast port (by default 8081)"),
         (
+            Answer(403, "", b'{"message": "no scope."}'),
+            5,
+            "",
+            "the site refused the message with 403 (no scope): use another key, or give this one the scope in the server's file",
+        ),
+        (
             Answer(421, "", b""),
             5,
             "",

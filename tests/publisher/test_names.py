@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted_ws_publisher import ConfigurationError, Publisher, TicketMaker, channel_token
+from twisted_ws_publisher.settings import Settings
 
 from tests.access.kinds.support import NOW, SECRET, Host, refused, request, secretFile, settings
 from twisted_ws.access.kinds.ticket import TicketAuthenticator
@@ -81,7 +82,16 @@ def test_environment():
 
 
 @pytest.mark.parametrize(
-    ("content", "why"), [(None, "No such file"), ("", "no key"), ("# only\n", "no key"), ("schlüssel\n", "not ASCII")]
+    ("content", "why"),
+    [
+        (None, "No such file"),
+        ("", "no key"),
+        ("# only\n", "no key"),
+        ("shop:\n", "no key"),
+        ("schlüssel\n", "not ASCII"),
+        (f"sha256:{'0' * 64}\n", "it has the SHA-256 of a key"),
+        (f"shop: sha256:{'0' * 64} publish:*\n", "it has the SHA-256 of a key"),
+    ],
 )
 def test_keyFile(tmp_path, content, why):
     """A key file that cannot be used is named when the publisher is made."""
@@ -90,6 +100,14 @@ def test_keyFile(tmp_path, content, why):
         path.write_text(content)
     with pytest.raises(ConfigurationError, match=f"key_file: .*: {why}"):
         Publisher("http://push:8081", path)
+
+
+@pytest.mark.parametrize("content", ["s3cret-s3cret-s3cret\n", "# NAME: KEY\nshop: s3cret-s3cret-s3cret publish:* read:*\n"])
+def test_keyFileOfTheServer(tmp_path, content):
+    """The file may be the server's own: its first key is sent, without its name and scopes."""
+    path = tmp_path / "key"
+    path.write_text(content)
+    assert Settings("http://push:8081", path).headers == {"Authorization": "Bearer s3cret-s3cret-s3cret"}
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": float("nan")}, {"attempts": 0}, {"ca_file": "/nowhere"}])

@@ -149,6 +149,8 @@ def _mend(answer: Answer, said: str) -> str:
     if answer.status == 400 and ("TLS" in said or "HTTPS" in said):
         return "use https://"
     if answer.status == 403:
+        if "scope" in said:
+            return "use another key, or give this one the scope in the server's file"
         return "publish on the broadcast port (by default 8081)"
     if answer.status == 421:
         return "check the host in the URL; the server's log names --allowed-host"

@@ -15,7 +15,7 @@ import trustme
 
 from tests.commands.support import command
 from tests.live.nursery import BIN
-from tests.live.support import PATIENCE, environment, running
+from tests.live.support import PATIENCE, curl, environment, running
 from tests.ports import freePort
 from twisted_ws.commands.init import KINDS
 from twisted_ws.commands.init.project import nameOf, project
@@ -69,6 +69,31 @@ def test_itRuns(tmp_path: Path) -> None:
         done = command(directory, "broadcast", "--json", "--key-file", "secrets/api-keys", site, '{"by": "shop", "text": "open"}')
         assert done.code == 0
         assert b"recipients" in done.out
+
+
+def test_theKeyOfItsReadme(tmp_path: Path) -> None:
+    """What the README types to look into the server makes a key that may, and of which the server has a hash."""
+    directory = made(tmp_path)
+    blocks = re.findall(r"```sh\n(.*?)```", (directory / "README.md").read_text(), re.DOTALL)
+    ran(directory, "sh", "-ec", next(each for each in blocks if "openssl" in each))
+    me = directory / "secrets" / "me"
+    assert me.stat().st_mode & 0o777 == 0o600
+    assert me.read_text().strip() not in (directory / "secrets" / "api-keys").read_text()
+    with running(directory, "--config", "server.toml") as server:
+        key = f"Authorization: Bearer {me.read_text().strip()}"
+        assert curl(f"http://localhost:{server.port('http')}/metrics", "-H", key).startswith("#")
+    done = command(directory, "check", "--strict", "--config", "server.toml")
+    assert (done.code, "API key me (line 3): admin" in done.out.decode()) == (0, True)
+
+
+def test_itsCallersGoOnInNewCode(tmp_path: Path) -> None:
+    """An open connection to its service is handed to the service's new code."""
+    script = (
+        "from notes import Notes; from twisted_ws.testing import serve\n"
+        "with serve({'/notes': Notes()}) as server:\n"
+        "    server.connect('/notes'); print(server.handOver({'/notes': Notes()}))"
+    )
+    assert ran(made(tmp_path), sys.executable, "-c", script).strip() == "1"
 
 
 @EACH
