@@ -65,16 +65,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _disconnect(reactor: Any, options: DisconnectOptions) -> int:
-    from twisted_ws.commands.site.requests import ERRORS, Site, explain
+    from twisted_ws.commands.site.requests import ERRORS, Site, explain, understood
 
     body: dict[str, Any] = {name: options[name] for name in ("connection", "user", "reason") if options[name]}
     if options["code"] is not None:
         body["code"] = int(options["code"])
     try:
         answer = await Site(reactor, options).ask("POST", "/api/disconnect", body)
+        count = understood(answer.get("disconnected"), int)
     except ERRORS as error:
         return explain(error)
-    count = answer.get("disconnected")
     if not count:
         complain("nobody was connected")
         return Exit.FAILED

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.usage import UsageError
 
@@ -14,7 +13,7 @@ from twisted_ws.commands.exits import Exit
 from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.site.options import SiteOptions
 from twisted_ws.commands.streams import Output, occupy
-from twisted_ws.commands.terminal.display import complain, oneLine
+from twisted_ws.commands.terminal.display import complain, jsonLine, oneLine
 
 # Seconds for what is still to be written at the end.
 LAST = 2.0
@@ -94,6 +93,8 @@ async def _tail(reactor: Any, options: TailOptions, runner: Runner) -> int:
 
 
 async def _follow(reactor: Any, site: Any, options: TailOptions, output: Output) -> int:
+    from twisted_ws.commands.site.requests import understood
+
     wanted = {name: options[name] for name in ("channel", "connection", "user") if options[name] is not None}
     tail = await site.ask("POST", "/api/tails", wanted)
     ended: list[str] = []
@@ -105,14 +106,14 @@ async def _follow(reactor: Any, site: Any, options: TailOptions, output: Output)
         data = frame.get("data", {})
         lines = data.get("lines", [])
         for line in lines:
-            output.write(msgspec.json.encode(line) + b"\n" if options["json"] else shown(line).encode() + b"\n")
+            output.write(jsonLine(line) if options["json"] else shown(line).encode() + b"\n")
         if data.get("skipped"):
             complain(f"{data['skipped']} more lines were left out")
         if data.get("ended"):
             ended.append(str(data["ended"]))
             reactor.callLater(0, lambda: stream.cancel())
 
-    stream = await site.watch({tail["channel"]: 0}, take)
+    stream = await site.watch({understood(tail.get("channel"), str): 0}, take)
     try:
         await stream
     except CancelledError:

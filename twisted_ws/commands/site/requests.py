@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_ws.client.connecting import tlsFor
-from twisted_ws.client.errors import ConnectFailed, InvalidURL
+from twisted_ws.client.errors import BadHandshake, ConnectFailed, InvalidURL
 from twisted_ws.client.http.address import Address, parseURL
 from twisted_ws.client.http.dialing import dial, endpointFor
 from twisted_ws.client.http.exchange import Exchange
@@ -27,8 +27,21 @@ from twisted_ws.errors import ConfigurationError, WebSocketError
 from twisted_ws.limits import MIB
 from twisted_ws.logs import printable
 
+T = TypeVar("T")
+
 # Bytes of an answer: a page of callers has some hundred KiB at most.
 BODY = 4 * MIB
+
+
+# What comes of a site that says something else than expected.
+STRANGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
+
+
+class NoSite(BadHandshake):
+    """The site has said what no broadcast site says."""
+
+    def __init__(self) -> None:
+        super().__init__("the site has answered what no broadcast site of twisted_ws does: check the URL, and the versions")
 
 
 class Refused(WebSocketError):
@@ -72,8 +85,8 @@ class _Stream(Exchange):
             isChunked = response.headers.get("transfer-encoding", "").lower() == "chunked"
             self._chunks = Chunks() if isChunked else None
             self._events = Events()
-            self._feed(self.release())
             self.result.callback(self)
+            self._feed(self.release())
 
     def responded(self, response: Response, body: bytes) -> None:
         """Fail: this is no stream."""
@@ -83,10 +96,18 @@ class _Stream(Exchange):
         """Read the stream, once it has begun."""
         if self._events is None:
             super().dataReceived(data)
-        else:
+        elif not self.ended.called:
             self._feed(data)
 
     def _feed(self, data: bytes) -> None:
+        try:
+            self._read(data)
+        except STRANGE:
+            self.end()
+            if not self.ended.called:
+                self.ended.errback(Failure(NoSite()))
+
+    def _read(self, data: bytes) -> None:
         assert self._events is not None
         for each in self._events.feed(data if self._chunks is None else self._chunks.feed(data)):
             try:
@@ -102,6 +123,21 @@ class _Stream(Exchange):
             super().connectionLost(reason)
         elif not self.ended.called:
             self.ended.errback(Failure(ConnectFailed("the server, or the network, has ended the stream")))
+
+
+_decodeObject = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def understood(answer: object, kind: type[T]) -> T:
+    """Return what a site has said, if it is of a kind.
+
+    Raises:
+        NoSite: it is not.
+    """
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError:
+        raise NoSite from None
 
 
 def _refusal(response: Response, body: bytes) -> Refused:
@@ -163,13 +199,15 @@ class Site:
 
         Raises:
             Refused: it refuses.
-            ConnectError: it cannot be reached.
+            ConnectError: it cannot be reached, or is no broadcast site.
         """
         address, request = self._request(method, path + (f"?{urlencode(query)}" if query else ""), body, "application/json")
         made = _Ask(address, request)
         answer = await dial(self._reactor, endpointFor(self._reactor, address, True), self._tls, made, self._timeout)
-        found: dict[str, Any] = msgspec.json.decode(answer) if answer else {}
-        return found
+        try:
+            return _decodeObject(answer) if answer else {}
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise NoSite from None
 
     async def watch(self, channels: Mapping[str, int], take: Callable[[dict[str, Any]], object]) -> Deferred[None]:
         """Open an event stream of the server's own channels.
@@ -179,7 +217,7 @@ class Site:
             take: called with each frame.
 
         Returns:
-            A Deferred that fails when the stream ends; it can be cancelled.
+            A Deferred that fails when the stream ends, or has what `take` cannot take; it can be cancelled.
 
         Raises:
             Refused: the site refuses.
@@ -205,4 +243,4 @@ def explain(error: BaseException) -> int:
 
 # What `explain` explains.
 ERRORS = (WebSocketError, ConfigurationError, ValueError, TypeError)
-__all__ = ["ERRORS", "Exit", "Refused", "Site", "explain"]
+__all__ = ["ERRORS", "STRANGE", "Exit", "NoSite", "Refused", "Site", "explain", "understood"]

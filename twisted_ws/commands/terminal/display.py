@@ -32,6 +32,11 @@ def oneLine(text: str) -> str:
     return shown(text, len(text)).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def jsonLine(value: object) -> bytes:
+    """Return a line of JSON, in ASCII, so that it cannot control a terminal either."""
+    return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
+
+
 class Display:
     """Shows what happens on a connection; a subclass leaves out what it does not show."""
 
@@ -92,8 +97,7 @@ class JSONDisplay(Display):
 
     def _event(self, kind: str, data: object, **more: object) -> None:
         time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        text = json.dumps({"type": kind, "time": time, "data": data, **more}, separators=(",", ":"))
-        self._write(text.encode() + b"\n")
+        self._write(jsonLine({"type": kind, "time": time, "data": data, **more}))
 
     def opened(self, url: str, subProtocol: str | None, again: bool) -> None:
         """Write the URL and the subprotocol."""

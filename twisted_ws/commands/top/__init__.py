@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.usage import UsageError
 
@@ -15,6 +14,7 @@ from twisted_ws.commands.exits import Exit
 from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.site.options import SiteOptions
 from twisted_ws.commands.streams import Input, Output, occupy
+from twisted_ws.commands.terminal.display import jsonLine
 from twisted_ws.commands.terminal.tty import Keys, canMove
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ async def _lines(site: Site, output: Output) -> int:
 
     def take(frame: dict[str, Any]) -> None:
         if frame.get("type") == "message" and not output.isFull:
-            output.write(msgspec.json.encode(frame["data"]) + b"\n")
+            output.write(jsonLine(frame["data"]))
 
     await (await site.watch({STATS: 0}, take))
     return Exit.OK
@@ -193,7 +193,7 @@ class Screen:
             self._call = self._reactor.callLater(LISTS, self._list)
 
     async def _fetch(self) -> None:
-        from twisted_ws.commands.site.requests import ERRORS
+        from twisted_ws.commands.site.requests import ERRORS, STRANGE, NoSite
 
         try:
             callers = await self._site.ask("GET", "/api/callers", limit=50, user=self.view.filter)
@@ -201,8 +201,12 @@ class Screen:
         except ERRORS as error:
             self.say(str(error))
             return
-        self.view.takeLists(callers["callers"], callers["total"], channels["channels"])
-        self.draw()
+        try:
+            self.view.takeLists(callers["callers"], callers["total"], channels["channels"])
+            self.draw()
+        except STRANGE:
+            self.view.takeLists([], 0, [])
+            self.say(str(NoSite()))
 
     async def _read(self) -> None:
         """Take the keys."""

@@ -131,7 +131,8 @@ class View:
         rest = height - len(made) - 1
         channels = self._channelLines(min(CHANNELS, max(rest - CALLERS - 4, 0)))
         made += [*self._callerLines(max(rest - len(channels), 0)), *channels]
-        return [cut(line, width) for line in made[: height - 1]] + [cut(self._last(), width)]
+        # Each whole line is escaped, since what should be a number may be anything.
+        return [cut(oneLine(line), width) for line in (*made[: height - 1], self._last())]
 
     def _head(self, width: int) -> list[str]:
         figures = self._figures
