@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from tests.daemon.workers.support import ended, reload, workers
 from tests.live.support import Running, running, until, writeService
 
 SERVICE = """
-import os, signal
+import os, signal, time
 from twisted_ws import WebSocketService
 
 def once(name):
@@ -48,6 +51,22 @@ class Counter(WebSocketService):
         if "NEW" == "dies" and self.come == 50 and once("died"):
             os.kill(os.getpid(), signal.SIGKILL)
 
+class Noting(WebSocketService):
+    def onOpen(self, caller):
+        open("here", "w").close()
+
+    def onHandOver(self, caller):
+        open("leaving", "w").close()
+        while not os.path.exists("reset"):
+            time.sleep(0.01)
+        return "noted"
+
+    def onResume(self, caller, state):
+        open(state, "w").close()
+
+    def onClose(self, caller, statusCode, reason):
+        os.unlink("here")
+
 class Room:
     def onOpen(self, caller):
         pass
@@ -59,6 +78,7 @@ state-directory = "state"
 drainTimeout = 60
 [services]
 "/counter" = {target = "rooms:Counter"}
+"/noting" = {target = "rooms:Noting"}
 "/room" = {target = "rooms:Room"}
 "/channels" = {target = "channels"}
 "/patterns" = {target = "channels", wildcards = true}
@@ -152,6 +172,20 @@ def test_aDeathInTheMiddle(dying: str) -> None:
         assert {kind: (each.lost, each.doubled, each.disordered) for kind, each in tallies.items()} == dict.fromkeys(
             kinds, (0, 0, 0)
         )
+
+
+def test_aResetOnTheWay() -> None:
+    """If a client breaks its connection while that is between two processes, the service of the new one is told that it has gone."""
+    with server(1) as (daemon, place), daemon.client("/noting") as client, ThreadPoolExecutor(1) as pool:
+        until((place / "here").exists)
+        reloading = pool.submit(reload, place, "--services")
+        until((place / "leaving").exists)
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.socket.close()
+        (place / "reset").touch()
+        assert reloading.result() == (0, "")
+        until(lambda: not (place / "here").exists())
+        assert (place / "noted").exists()
 
 
 def test_whoCannotGo() -> None:

@@ -337,8 +337,12 @@ class Dispatcher:
         self.caller.membership = None  # see `_gone`
 
     def arrive(self, state: Any) -> None:
-        """Join the callers, as one that has come from elsewhere, and call onResume; messages wait for its end."""
-        self._callers.add(self.caller)
+        """Join the callers, as one that has come from elsewhere, and call onResume; messages wait for its end.
+
+        One that has left before it came is resumed, too, and then closed: the service has to know that it has gone.
+        """
+        if self.caller.isOpen():
+            self._callers.add(self.caller)
         self._opened = done = True
         if "onResume" in self._handlers.events:
             try:

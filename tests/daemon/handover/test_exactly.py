@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.engines.hub.test_servers import Machine, SoonTransport, heard
-from twisted_ws import ChannelService, WebSocketService
+from twisted_ws import ChannelService, Identity, WebSocketService
 from twisted_ws.daemon.handover.giving import Giving, Sockets
 from twisted_ws.daemon.handover.taking import Taking
 from twisted_ws.engines.contract import Disconnect
@@ -207,6 +207,57 @@ def test_disconnected(moving):
     moving.step(1)
     assert client.closed == (4000, "go")
     assert bob.closed is None
+
+
+def test_expired(moving):
+    """A caller whose credentials end while it is on its way is told that they have expired, not that they are revoked."""
+    old = moving.machine.workers[0]
+    client = old.connect("/listen", identity=Identity("ann", expiresAt=old.server.runtime.unixTime() + 4))
+    moving.give()
+    moving.stream.other.delay = 3  # the first frame takes as long: this one leaves with a second left
+    while not moving.done:
+        moving.step(0.1)
+    moving.step(1)
+    assert (moving.giving.given, client.closed) == (1, (4401, "expired"))
+
+
+def test_leavesOnItsWay(moving):
+    """A service is told of a caller that has left while the new process still asked for what it had missed."""
+    told = []
+
+    class Noting(ChannelService):
+        resumable = True
+
+        def onHandOver(self, caller):
+            return "ann"
+
+        def onResume(self, caller, state):
+            told.append(("resumed", state, caller.isOpen()))
+
+        def onClose(self, caller, statusCode, reason):
+            told.append(("closed", statusCode))
+
+    machine = moving.machine
+    for each in machine.workers:
+        each.server.mount("/noting", Noting())
+    client = machine.workers[0].connect("/noting?channel=a")
+    client.pause()
+    for _ in range(100):
+        machine.hub.publish("a", "x" * 1000)
+    moving.step(1)
+    moving.give()
+    while len(machine.workers[0].server.callers):
+        moving.step(0.001)
+    links(machine)[1].delay = 0.1  # the answer to what it asks
+    while not moving.taking.taken:
+        moving.step(0.001)
+    assert told == []
+    client.cut()
+    while not moving.done:
+        moving.step(0.001)
+    moving.step(1)
+    assert told == [("resumed", "ann", False), ("closed", 1006)]
+    assert len(machine.workers[1].server.callers) == 0
 
 
 def test_theNewOneDies(moving):

@@ -79,7 +79,8 @@ class Machine:
                 one.other, one.protocol = other, link
             here.makeConnection(mine)
             there.makeConnection(theirs)
-            server = WebSocketServer(reactor=clock, limits=limits, engine=HubEngine(here, limits, Wheel(clock)))
+            engine = HubEngine(here, limits, Wheel(clock))
+            server = WebSocketServer(reactor=clock, limits=limits, unixTime=clock.seconds, engine=engine)
             server.mount("/", ChannelService(publish=True, presence=True))
             self.workers.append(MemoryServer(server, clock))
         self.settle()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -138,7 +138,7 @@ class Arrival:
             self._goOn(connection, dispatcher, state)
         else:
             waiting.addCallbacks(
-                lambda _: self._goOn(connection, dispatcher, state), self._failed, errbackArgs=(dispatcher,)
+                lambda _: self._goOn(connection, dispatcher, state), self._failed, errbackArgs=(dispatcher, state)
             ).addErrback(self._broken, connection)
 
     def _resubscribe(self, caller: Caller, state: CallerState, service: Any) -> Deferred[Any] | None:
@@ -152,9 +152,10 @@ class Arrival:
             (caller.life or self._server.identities.lifeOf(caller)).grant(channel, Term(until, mayPublish, tokenId))
         return self._expectation.arrive(subscriber, state.subscriptions)
 
-    def _failed(self, failure: Failure, dispatcher: Dispatcher) -> None:
+    def _failed(self, failure: Failure, dispatcher: Dispatcher, state: CallerState) -> None:
         """Close: what it has missed cannot be had now, and it resumes with another connection."""
-        failure.trap(ChannelError, ConnectionClosed)
+        failure.trap(ChannelError, ConnectionClosed, CancelledError)  # the last: its peer has left
+        dispatcher.arrive(unpack(state.said))
         dispatcher.caller.close(*RESTART)
 
     def _broken(self, failure: Failure, connection: WebSocketConnection) -> None:
@@ -165,6 +166,7 @@ class Arrival:
         """Add what it has missed, and let the service know it."""
         caller = dispatcher.caller
         if not caller.isOpen():
+            dispatcher.arrive(unpack(state.said))
             return
         subscriber: Any = caller.membership
         missed: list[Entry] | None = [] if self._journal is None else self._journal.since(state.number)
@@ -179,8 +181,8 @@ class Arrival:
         if identity is not None:
             try:
                 self._server.identities.requireValid(identity)
-            except AccessRefused:
-                caller.close(EXPIRED, "revoked")
+            except AccessRefused as refused:
+                caller.close(EXPIRED, refused.reason)
                 return
         if subscriber is not None and (judging := subscriber.judge()) is not None:
             judging.addErrback(lambda failure: _log.failure("subscriptions were not looked at", failure, event="handover.broken"))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol
@@ -265,7 +265,7 @@ class StreamArrival:
             waiting.addErrback(self._broken, connection)
 
     def _failed(self, failure: Failure, stream: EventStream) -> None:
-        failure.trap(ChannelError, ConnectionClosed)
+        failure.trap(ChannelError, ConnectionClosed, CancelledError)  # the last: its peer has left
         stream.end()
 
     def _broken(self, failure: Failure, connection: ResumedConnection) -> None:

@@ -6,7 +6,6 @@ A connection moves between two messages. What the kernel has of it, in both dire
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from enum import Enum
@@ -240,18 +239,22 @@ def begin(connection: WebSocketConnection) -> None:
 def attach(connection: Any, runtime: Runtime, descriptor: int) -> None:
     """Give a protocol the transport of a socket that another process had; the descriptor is the transport's from now on.
 
+    If its peer has gone meanwhile, that transport ends at once: whoever has the connection is told so, as always.
+
     Raises:
-        OSError: the socket has failed; the descriptor is closed.
+        OSError: there are no descriptors; this one is closed.
     """
-    os.set_blocking(descriptor, False)
-    os.set_inheritable(descriptor, False)
     own = socket.socket(fileno=descriptor)
     try:
         family, peer = own.family, own.getpeername()
         host = own.getsockname()
     except OSError:
         own.close()
-        raise
+        own, other = socket.socketpair()
+        other.close()
+        descriptor, family, peer, host = own.fileno(), own.family, "", ""
+    own.setblocking(False)
+    own.set_inheritable(False)
     reactor = runtime.reactor
     if runtime.group is not None and family in (socket.AF_INET, socket.AF_INET6):
         own.detach()
