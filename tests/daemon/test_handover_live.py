@@ -175,7 +175,7 @@ def test_aDeathInTheMiddle(dying: str) -> None:
 
 
 def test_aResetOnTheWay() -> None:
-    """If a client breaks its connection while that is between two processes, the service of the new one is told that it has gone."""
+    """If a client breaks its connection between two processes, the service of the new one is told that it has gone."""
     with server(1) as (daemon, place), daemon.client("/noting") as client, ThreadPoolExecutor(1) as pool:
         until((place / "here").exists)
         reloading = pool.submit(reload, place, "--services")
