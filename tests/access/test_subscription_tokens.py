@@ -177,7 +177,7 @@ def test_logged(world):
         world.http().get("/channels/a", ANN, carrying(token))
     lines = [*map(formatEvent, events)]
     why = "The subscription token is for another user. (another-user) by site"
-    assert lines[0].startswith(f"127.0.0.1 came with a subscription token that is refused: {why}")
+    assert lines[0].startswith(f"127.0.0.1 sent a subscription token that is refused: {why}")
     assert events[0]["user"] == "ann"
     assert not [part for part in token.split(".") for line in lines if part in line]
 

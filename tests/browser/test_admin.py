@@ -409,7 +409,7 @@ def test_wrong(tab: Tab, tmp_path: Path) -> None:
 
             def isWrong() -> bool:
                 curl("--data-binary", "@-", f"http://localhost:{server.port('http')}/channels/orders.42", body=b"x" * 500_000)
-                return bool(tab.run(f"{sentences}?.includes('1 caller takes messages more slowly than they come.')"))
+                return bool(tab.run(f"{sentences}?.includes('1 caller takes messages more slowly than they arrive.')"))
 
             until(isWrong)
             assert re.match(r"\(\d\) now", tab.run("document.title"))

@@ -152,7 +152,7 @@ def test_key(capsys, config, tmp_path, monkeypatch):
     code, lines = explained(capsys, *arguments, "orders.1")
     assert (code, lines[1:]) == (
         0,
-        ["shop has admin, but it has ended: no  [keys:2]", "shop has publish:orders.* broadcast: yes  [keys:3]", "yes"],
+        ["shop has admin, but it has expired: no  [keys:2]", "shop has publish:orders.* broadcast: yes  [keys:3]", "yes"],
     )
     assert explained(capsys, *arguments, "news")[0] == 1
 

@@ -269,7 +269,7 @@ def test_said(path):
     first.stop()
     assert first.log == [f"{path}: written for the next start; messages: 3, in channels: 2"]
     second = Process(path)
-    assert second.log == [f"{path}: the numbering goes on; messages of before: 3, in channels: 2"]
+    assert second.log == [f"{path}: the numbering goes on; messages restored: 3, in channels: 2"]
     second.stop()
 
 
@@ -412,7 +412,7 @@ def test_broken(path, data):
     (line,) = process.log
     assert "\n" not in line
     assert line.startswith(f"The history file {path} cannot be read: ")
-    assert line.endswith(f". It is now {path}.broken; a new epoch begins.")
+    assert line.endswith(f". It was renamed to {path}.broken; a new epoch begins.")
     assert (path.parent / "history.broken").read_bytes() == data
     process.stop()
 

@@ -44,7 +44,7 @@ def test_deploy(tmp_path: Path, command: tuple[str, ...], workers: tuple[str, ..
             assert json.loads(client.recv(PATIENCE))["id"] == first["id"]
         missed = _publish(server, "two")
     with running(tmp_path, *OPTIONS, *workers, command=command) as server:
-        server.waitFor("the numbering goes on; messages of before: 2, in channels: 1")
+        server.waitFor("the numbering goes on; messages restored: 2, in channels: 1")
         assert _publish(server, "one", "--header", "Idempotency-Key: k") == first
         with _subscribed(server, first["id"]) as (client, answer):
             assert (answer["type"], answer["recovered"], answer["id"]) == ("subscribed", True, first["id"])

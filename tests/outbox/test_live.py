@@ -264,7 +264,7 @@ def test_password(tmp_path: Path) -> None:
 def test_pooler(postgres: Postgres, tmp_path: Path, mode: str) -> None:
     """The log warns of a pooler, which may pool transactions; what is written is published all the same."""
     with postgres.pooler(mode) as dsn, running(tmp_path, *CHANNELS, "--outbox", dsn) as server:
-        server.waitFor("a connection pooler stands before PostgreSQL")
+        server.waitFor("there is a connection pooler in front of PostgreSQL")
         with server.client("/channels/orders") as client:
             postgres.put("orders", "1")
             assert client.recv(PATIENCE) == "1"

@@ -92,7 +92,7 @@ class Permissions:
                 raise ChannelError("unavailable", refused.message) from None
             if turn := self._service.server.mayLog("a subscription token was refused"):
                 _log.info(
-                    "{peer} came with a subscription token that is refused: {reason}",
+                    "{peer} sent a subscription token that is refused: {reason}",
                     reason=refused.summary,
                     event="token.refused",
                     **ofCaller(caller),

@@ -20,7 +20,7 @@ class DisconnectOptions(SiteOptions):
     synopsis = "Usage: twisted-ws disconnect [options] URL [CONNECTION]"
     longdesc = (
         "Ends one connection, or all of a user's, at every server that works with the one at URL. twisted-ws top and the admin "
-        "page show the ids of connections. Clients do not come back after the default code. The exit code is 1 if nobody was "
+        "page show the ids of connections. Clients do not reconnect after the default code. The exit code is 1 if nobody was "
         "connected."
     )
     examples = (

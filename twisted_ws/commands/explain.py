@@ -186,7 +186,7 @@ def _explainKey(name: str, file: str | None, channel: str) -> int:
     for line, holder, counts in keys:
         allowed = counts and holder.scopes.allows("publish", channel)
         mayPublish |= allowed
-        ended = "" if counts else ", but it has ended"
+        ended = "" if counts else ", but it has expired"
         print(f"{name} has {holder.scopes}{ended}: {'yes' if allowed else 'no'}  [{os.path.relpath(file)}:{line}]")
     print("yes" if mayPublish else "no")
     return Exit.OK if mayPublish else Exit.FAILED

@@ -25,7 +25,8 @@ class TailOptions(SiteOptions):
     synopsis = "Usage: twisted-ws tail [options] URL [CHANNEL]"
     longdesc = (
         "Shows what is published to a channel or pattern, or what one caller, or all of a user's, sends and is sent, at every "
-        "server that works with the one at URL; at most 200 lines a second, more are counted. Nobody notices. Ctrl-C ends it."
+        "server that works with the one at URL; at most 200 lines a second, more are counted. Clients do not notice. "
+        "Ctrl-C ends it."
     )
     examples = (
         "twisted-ws tail --key-file key http://localhost:8081 'orders.*'\n"

@@ -175,7 +175,7 @@ class HistoryFile:
         except (Unreadable, ValueError) as error:
             aside = f"{self.path}.broken"
             self._log.error(
-                "The history file {file} cannot be read: {reason}. It is now {aside}; a new epoch begins.",
+                "The history file {file} cannot be read: {reason}. It was renamed to {aside}; a new epoch begins.",
                 file=self.path,
                 reason=str(error) or type(error).__name__,
                 aside=aside,
@@ -192,7 +192,7 @@ class HistoryFile:
         count = _Count((first,), rest)
         engine.restore(count)
         self._log.info(
-            "{file}: the numbering goes on; messages of before: {messages}, in channels: {channels}",
+            "{file}: the numbering goes on; messages restored: {messages}, in channels: {channels}",
             file=self.path,
             messages=count.messages,
             channels=count.channels,

@@ -154,7 +154,7 @@ class Board:
             answers = await askAll(self._server, tails.KIND, _encode(tails.Asked("", ())))
             nodes = sorted(_decodeTails(each).node for each in answers.answers)
             if not nodes:
-                raise ChannelError("unavailable", "No server has answered that could follow it.")
+                raise ChannelError("unavailable", "No server that could follow it has answered.")
             at = nodes[0]
             if (same := self._sameOrRoom(kind, name)) is not None:  # others may have begun some meanwhile
                 return same
@@ -278,7 +278,7 @@ class Board:
             if refused:
                 self.end(number, refused)
             elif tail.kind == tails.CONNECTION and seen and not any(each.isThere for each in seen):
-                self.end(number, "The connection is not there, or not any more.")
+                self.end(number, "There is no such connection, or it has ended.")
 
     def _publish(self, channel: str, value: Any) -> None:
         message = Message(Kind.JSON, _encode(value))

@@ -211,13 +211,15 @@ def problems(total: Stats, nodes: Sequence[Stats], looks: Sequence[Look], missin
         )
     if total.slow:
         who = "1 caller takes" if total.slow == 1 else f"{total.slow} callers take"
-        found.append(Problem("slow", total.slow, f"{who} messages more slowly than they come."))
+        found.append(Problem("slow", total.slow, f"{who} messages more slowly than they arrive."))
     if total.queueLimit and total.queue > QUEUED * total.queueLimit:
         share = round(100 * total.queue / total.queueLimit)
-        found.append(Problem("queue", share, f"What waits for callers is {share} % of what may: the largest will be ended."))
+        found.append(
+            Problem("queue", share, f"{share} % of the room for unsent messages is used: the largest caller will be closed.")
+        )
     full = sum(0 < each.limit <= (each.websocket + each.sse + each.poll) / FULL for each in nodes)
     if full:
-        found.append(Problem("connections", full, "There is nearly no room for more connections (max-connections, descriptors)."))
+        found.append(Problem("connections", full, "There is almost no room for more connections (max-connections, descriptors)."))
     files = sum(0 < each.now.maxFds <= each.now.fds / FULL for each in looks)
     if files:
         found.append(Problem("files", files, "Nearly all file descriptors are in use: raise the limit (LimitNOFILE, ulimit -n)."))

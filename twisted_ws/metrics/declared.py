@@ -1,4 +1,4 @@
-"""Every metric: its name, type and labels, what it says, and where its value is; the table of the reference is made of this.
+"""Every metric: its name, type and labels, what it says, and where its value is; the table of the reference is made from this.
 
 A label has few values, which nobody outside chooses: never a channel, user, address or text. `namespace` is the pattern of a
 table ``[channels]``, `service` a mounted path (of handlers: the class), `key` a name from the file of API keys.
@@ -233,21 +233,21 @@ METRICS = (
     Metric(
         "authentications",
         COUNTER,
-        "Requests about whose sender an authenticator has decided; by is empty if none had anything to say.",
+        "Requests for which authenticators decided who sent them; by is empty if none had anything to say.",
         lambda source: source.counts.authentications,
         ("by", "result"),
     ),
     Metric(
         "authentication_seconds",
         HISTOGRAM,
-        "How long authenticators took that had to ask somebody.",
+        "How long authenticators that had to ask another server took.",
         lambda source: source.counts.authentication,
         ("by",),
     ),
     Metric(
         "identities_expired",
         COUNTER,
-        "Connections that were ended because their credentials had.",
+        "Connections that were closed because their credentials had expired.",
         lambda source: source.counts.expired,
         ("transport",),
     ),
@@ -292,7 +292,7 @@ METRICS = (
     Metric(
         "delivered_bytes",
         COUNTER,
-        "Bytes of the payloads of these, counted likewise.",
+        "Payload bytes of messages to many, counted once for each client that took them.",
         lambda source: source.counts.deliveredBytes,
     ),
     Metric(
@@ -368,7 +368,7 @@ METRICS = (
     Metric(
         "slow_consumers",
         COUNTER,
-        "Connections that were ended because the client was too slow.",
+        "Connections that were closed because the client was too slow.",
         lambda source: source.counts.slow,
         ("transport",),
     ),
@@ -388,7 +388,7 @@ METRICS = (
     Metric(
         "resumed_messages",
         COUNTER,
-        "Messages that these had missed, and got from the history.",
+        "Messages that subscriptions that came back had missed, and got from the history.",
         lambda source: source.counts.resumed,
     ),
     # What is held.
@@ -396,7 +396,7 @@ METRICS = (
     Metric(
         "send_queue_limit_bytes",
         GAUGE,
-        "Beyond this, the client for which most waits has to go.",
+        "Bytes that may wait for all clients; beyond them, the client with the most is disconnected.",
         lambda source: source.server.limits.maxSendBufferTotal,
     ),
     Metric(
@@ -405,7 +405,7 @@ METRICS = (
         "Bytes from all clients that are not whole or not handled yet.",
         lambda source: source.server.runtime.intake.total,
     ),
-    Metric("history_bytes", GAUGE, "Bytes that the history of all channels is charged.", _ofEngine(lambda engine: engine.bytes)),
+    Metric("history_bytes", GAUGE, "Bytes charged for the history of all channels.", _ofEngine(lambda engine: engine.bytes)),
     Metric("history_messages", GAUGE, "Messages in the history of all channels.", _ofEngine(lambda engine: engine.messages)),
     Metric("channels", GAUGE, "Channels that the engine in memory knows.", _ofEngine(len)),
     Metric(
@@ -425,14 +425,14 @@ METRICS = (
     Metric(
         "handler_seconds",
         HISTOGRAM,
-        "How long handlers took that had to wait for something; the others show in reactor_lag_seconds.",
+        "How long handlers that had to wait for something took; the others show in reactor_lag_seconds.",
         lambda source: source.counts.handling,
         ("service", "event"),
     ),
     Metric(
         "handler_errors",
         COUNTER,
-        "Handlers and hooks of services that have raised.",
+        "Exceptions that handlers and hooks of services raised.",
         lambda source: source.counts.handlerErrors,
         ("service", "event"),
     ),
@@ -482,13 +482,13 @@ METRICS = (
     Metric(
         "engine_slow",
         GAUGE,
-        "1 while it works, but answers only after more than a second.",
+        "1 while the engine works, but takes more than a second to answer.",
         lambda source: int(source.server.engine.isSlow),
     ),
     Metric(
         "engine_seconds",
         HISTOGRAM,
-        "How long an engine in another process took to answer; of publications, delivery_seconds says it.",
+        "How long an engine in another process took to answer; for publications, see delivery_seconds.",
         lambda source: getattr(source.server.engine, "times", None),
         ("op",),
     ),
@@ -510,7 +510,7 @@ METRICS = (
     Metric(
         "workers",
         GAUGE,
-        "Workers: those that accept connections, and those that should.",
+        "Workers that accept connections, and workers that should.",
         lambda source: source.workers,
         ("state",),
     ),
@@ -519,6 +519,6 @@ METRICS = (
     Metric("process_cpu_seconds", COUNTER, "Processor time, in seconds.", lambda source: source.process.cpu),
     Metric("process_resident_memory_bytes", GAUGE, "Resident memory.", lambda source: source.process.rss),
     Metric("process_open_fds", GAUGE, "Open descriptors.", lambda source: source.process.fds),
-    Metric("process_max_fds", GAUGE, "How many descriptors there may be.", lambda source: source.process.maxFds),
+    Metric("process_max_fds", GAUGE, "How many descriptors may be open.", lambda source: source.process.maxFds),
     Metric("process_start_time_seconds", GAUGE, "Unix time at which the process began.", lambda source: source.process.started),
 )

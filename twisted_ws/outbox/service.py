@@ -161,7 +161,7 @@ class Outbox(Service):
         self._log.info("outbox: publishing what is in twisted_ws_outbox{after}", event="outbox.consuming", after=after)
         if detail:
             self._log.warn(
-                "outbox: a connection pooler stands before PostgreSQL; if it pools transactions, rows may be published late and "
-                "twice: give --outbox the address of PostgreSQL itself, or of a pool of sessions",
+                "outbox: there is a connection pooler in front of PostgreSQL; if it pools transactions, rows may be published "
+                "late and twice: give --outbox the address of PostgreSQL itself, or of a pool of sessions",
                 event="outbox.pooled",
             )

@@ -129,7 +129,7 @@ def test_nothingIsWrittenOver(tmp_path: Path) -> None:
         before = sorted(place.rglob("*"))
         done = command(tmp_path, "init", place.name)
         assert done.code == 1, path
-        assert f"{taken.relative_to(tmp_path)} is there already" in done.err
+        assert f"{taken.relative_to(tmp_path)} already exists" in done.err
         assert sorted(place.rglob("*")) == before
         assert number % 3 or taken.read_text() == "mine"
 

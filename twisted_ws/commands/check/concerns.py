@@ -88,7 +88,7 @@ def ofKeys(keys: Iterable[tuple[int, KeyHolder, bool]]) -> Iterator[Finding]:
     """Yield the keys that may do everything without anybody having said so, and those that have ended."""
     for line, holder, counts in keys:
         if not counts:
-            yield Finding("key-ended", f"the API key {holder.name} (line {line}) has ended: take it out")
+            yield Finding("key-ended", f"the API key {holder.name} (line {line}) has expired: remove it")
         elif holder.scopes is EVERYTHING:
             yield Finding(
                 "key-without-scope",

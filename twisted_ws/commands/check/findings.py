@@ -155,7 +155,7 @@ def _lines(report: Report) -> Iterator[str]:
         said = [f"{action}: {_or(words)}" for action in ("subscribe", "publish", "presence") if (words := getattr(rule, action))]
         yield f"Channels {rule.pattern}: {'; '.join(said) or 'no rule of who may do what'}"
     for key in report.publishers:
-        yield f"API key {key.name} (line {key.line}): {key.scopes}{', but it has ended' if key.ended else ''}"
+        yield f"API key {key.name} (line {key.line}): {key.scopes}{', but it has expired' if key.ended else ''}"
     if report.passwords:
         yield f"Publishers with a password: {report.passwords} --auth"
     for answer in report.asked:

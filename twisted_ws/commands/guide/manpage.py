@@ -19,7 +19,7 @@ EXITS = {
     "5": "refused, and again the next time",
     "6": "refused for now",
     "7": "no answer in time",
-    "8": "the server does not speak WebSocket, or not HTTP",
+    "8": "the server does not speak WebSocket or HTTP",
     "12-24": "closed with 1002 to 1014: the close code minus 990",
     "30, 40": "closed with a code of 3000 to 3999, of 4000 to 4999",
     "129, 130, 141, 143": "ended by a signal",

@@ -20,7 +20,7 @@ class InitOptions(CommandOptions):
     synopsis = "Usage: twisted-ws init [options] DIRECTORY"
     longdesc = (
         "Makes a project that runs: a configuration file with every setting, a service with its test, a systemd unit, a "
-        "Containerfile and a part of nginx's configuration. A file that is there already is never written over: then nothing is "
+        "Containerfile and a part of nginx's configuration. A file that exists is never overwritten: then nothing is "
         "made, and the exit code is 1."
     )
     examples = "twisted-ws init notes\n  twisted-ws init --auth http notes"
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         write(directory, files)
     except Taken as error:
-        complain(f"{error} is there already: choose another directory, or move it away; nothing was made")
+        complain(f"{error} already exists: choose another directory, or move it away; nothing was made")
         return Exit.FAILED
     except OSError as error:
         complain(f"{error.filename or directory} cannot be made: {error.strerror}")

@@ -347,7 +347,7 @@ class Crew:
             why = None
         slot = self._slots[new.slot]
         if new.stage is not Stage.READY:
-            new.started.callback("The new worker has died with the first connections that it got.")
+            new.started.callback("The new worker died with its first connections.")
         elif why is None or old.stage is not Stage.READY or self._isStopping:
             self._accept(new)
         else:

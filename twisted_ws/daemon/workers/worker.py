@@ -415,7 +415,7 @@ class Work:
         self._daemon.leave().addErrback(self._notInOrder).addCallback(self._end)
 
     def _notInOrder(self, failure: Any) -> None:
-        _log.failure("the worker did not end in order", failure, event="worker.failed")
+        _log.failure("the worker did not stop cleanly", failure, event="worker.failed")
 
     def _notGiven(self, failure: Any) -> None:
         _log.failure("connections were not handed over", failure, event="handover.broken")

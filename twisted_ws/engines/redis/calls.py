@@ -139,7 +139,7 @@ class Calls:
         try:
             call = _decodeCall(data)
         except ValueError:
-            _log.warn("Another node has sent what this version does not understand.", event="engine.foreign")
+            _log.warn("Another node has sent something that this version does not understand.", event="engine.foreign")
             return
         which = call.node, call.number
         if which in self._answered:
@@ -163,7 +163,7 @@ class Calls:
         try:
             answer = _decodeAnswer(data)
         except ValueError:
-            _log.warn("Another node has answered what this version does not understand.", event="engine.foreign")
+            _log.warn("Another node has answered something that this version does not understand.", event="engine.foreign")
             return
         asked = self._asked.get(answer.number)
         if asked is not None:

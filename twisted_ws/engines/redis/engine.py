@@ -503,7 +503,7 @@ class RedisEngine:
                 return node.answer(about, data)
         except ValueError as error:  # also msgspec's
             self._log.warn(
-                "Another node has sent what this version does not understand: {reason}",
+                "Another node has sent something that this version does not understand: {reason}",
                 reason=str(error)[:160],
                 event="engine.foreign",
             )

@@ -284,7 +284,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/api/revoke",
-        "Accept a token, or a user's tokens of before now, no more, and end the connections that came with them",
+        "Stop accepting a token, or all earlier tokens of a user, and close the connections that came with them",
         revoke,
         schemas.Revoked,
         "revoke",

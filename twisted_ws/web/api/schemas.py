@@ -243,7 +243,7 @@ class CallersQuery(Struct, forbid_unknown_fields=True):
     user: Annotated[str, _said("Only those whose user begins with this.")] = ""
     peer: Annotated[str, _said("Only those whose address begins with this.")] = ""
     channel: Annotated[str, _said("Only those with a channel or pattern that begins with this.")] = ""
-    slow: Annotated[bool, _said("Only those for whom something waits.")] = False
+    slow: Annotated[bool, _said("Only those for whom messages wait.")] = False
     transport: Annotated[Literal["", "websocket", "sse", "poll"], _said("Only those of this transport.")] = ""
     cursor: Annotated[str, _said("Continue after this: the `next` of the previous answer.", pattern=f"^(?:{CURSOR})?$")] = ""
     limit: Limit | UnsetType = UNSET
@@ -438,7 +438,7 @@ class Tail(Struct):
     """A tail that has begun."""
 
     channel: Annotated[str, _said("Watch this at /api/events.")]
-    seconds: Annotated[float, _said("It ends after this time without anybody who watches.")]
+    seconds: Annotated[float, _said("It ends when nobody has watched it for this long.")]
 
 
 class Ended(Struct):
