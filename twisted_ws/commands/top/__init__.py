@@ -90,6 +90,8 @@ async def _top(reactor: Any, options: TopOptions, runner: Runner) -> int:
     except CancelledError:
         code = codes[0] if codes else Exit.FAILED
     except ERRORS as error:
+        if screen is not None:
+            screen.stop()
         if keys is not None:
             output.write(_LEAVE.encode())
             keys.giveBack()
@@ -142,8 +144,7 @@ class Screen:
         self._end = end
         self._call: Any = None
         self._isListing = False
-        self._mayList = True
-        self._pending: Deferred[Any] | None = None
+        self._isShown = True
 
     def say(self, text: str) -> None:
         """Show a notice in the last line."""
@@ -159,8 +160,8 @@ class Screen:
         return Exit.OK
 
     def stop(self) -> None:
-        """Fetch no more."""
-        self._mayList = False
+        """Fetch and show nothing more: a request that fails at the end would be drawn over what the shell shows."""
+        self._isShown = False
         if self._call is not None and self._call.active():
             self._call.cancel()
 
@@ -171,6 +172,8 @@ class Screen:
 
     def draw(self) -> None:
         """Show the view."""
+        if not self._isShown:
+            return
         if self._output.isFull:
             return  # the terminal is slow: the next second is as good
         try:
@@ -182,14 +185,14 @@ class Screen:
 
     def _list(self) -> None:
         """Fetch the lists now and then."""
-        if self._isListing or not self._mayList:
+        if self._isListing or not self._isShown:
             return
         self._isListing = True
         Deferred.fromCoroutine(self._fetch()).addBoth(self._listed)
 
     def _listed(self, result: Any) -> None:
         self._isListing = False
-        if self._mayList:
+        if self._isShown:
             self._call = self._reactor.callLater(LISTS, self._list)
 
     async def _fetch(self) -> None:
