@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from twisted_ws.client import ConnectError
-from twisted_ws.commands.top import Screen
+from twisted_ws.commands import top
 
 
 class Terminal:
@@ -19,6 +20,13 @@ class Terminal:
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+
+class Keyboard:
+    """No key is pressed."""
+
+    def read(self) -> Deferred[bytes]:
+        return Deferred()
 
 
 class Site:
@@ -36,11 +44,12 @@ class Site:
         return self.asked[-1]
 
 
-def test_nothingIsDrawnAfterTheEnd() -> None:
+def test_nothingIsDrawnAfterTheEnd(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is lost because the command ends is not drawn over what the shell shows; before, it is shown."""
+    monkeypatch.setattr(top, "Input", lambda reactor, descriptor: Keyboard())
     clock, site, terminal = Clock(), Site(), Terminal()
-    screen = Screen(clock, site, "http://x", terminal, None)  # type: ignore[arg-type]
-    running = Deferred.fromCoroutine(screen.run())  # without keys: a clock has no terminal to read
+    screen = top.Screen(clock, site, "http://x", terminal, None)  # type: ignore[arg-type]
+    running = Deferred.fromCoroutine(screen.run())
     site.asked.pop().errback(ConnectError("lost once"))
     assert b"lost once" in terminal.written
     clock.advance(10)
