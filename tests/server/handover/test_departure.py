@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter, defaultdict
+from enum import IntEnum
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -10,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted_ws import ChannelService, Identity, Limits, WebSocketService
 from twisted_ws.channels.moving import Expectation
 from twisted_ws.server.handover.departure import Departure
-from twisted_ws.testing import serve
+from twisted_ws.testing import Complaint, serve
 from twisted_ws.wire.websocket.moving import Obstacle
 
 TEXT = "word " * 40  # long enough to be compressed
@@ -234,6 +236,33 @@ def test_identity():
         assert client.closed is None
         server.advance(10)
         assert client.closed == (4401, "expired")
+
+
+class Color(IntEnum):
+    """One of those that are equal to a number."""
+
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (Counter("a"), "Counter"),
+        (defaultdict(int), "defaultdict"),
+        ([{"color": Color.RED}], "Color"),
+        ({Color.RED: 1}, "Color"),
+        (bytearray(b"a"), "bytearray"),
+    ],
+)
+def test_equalIsNotTheSame(value, kind):
+    """What would come back equal, but of another class, does not go: the caller is closed, and the log names both."""
+    with serve({"/echo": Echo()}) as server:
+        client = server.connect("/echo")
+        client.caller.attributes["kept"] = value
+        assert server.handOver() == 0
+        assert client.closed == (1012, "service restarts")
+        (complaint,) = server.flushErrors(Complaint)
+        assert f"attributes['kept'] cannot go with them ({kind}:" in str(complaint)
 
 
 def test_counts():

@@ -92,7 +92,7 @@ def pack(value: Any) -> bytes:
     """Return a value as msgpack.
 
     Raises:
-        NotPortable: what comes back is not equal to it, such as a list for a tuple, or it has no form.
+        NotPortable: what comes back is not the same, such as a list for a tuple or a dict for a Counter, or it has no form.
     """
     if value is None:
         return _NONE
@@ -101,11 +101,29 @@ def pack(value: Any) -> bytes:
         isSame = unpack(packed) == value
     except Exception as error:
         raise NotPortable(f"{type(value).__name__}: {error}") from None
-    if not isSame:
-        raise NotPortable(f"{type(value).__name__}: it would come back as something else")
+    other = _otherKind(value)
+    if other is not None or not isSame:
+        raise NotPortable(f"{(other or type(value)).__name__}: it would come back as something else")
     return packed
 
 
+def _otherKind(value: Any) -> type[Any] | None:
+    """Return a class that msgpack does not know, though what comes back may be equal: an enum's number, the dict of a Counter."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        kind = type(each)
+        if kind is dict:
+            waiting += each
+            waiting += each.values()
+        elif kind is list or kind is tuple:  # the latter as a key; else it is not equal
+            waiting += each
+        elif kind not in _PLAIN:
+            return kind
+    return None
+
+
+_PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 _NONE = encode(None)
 
 
