@@ -208,7 +208,10 @@ def test_fileMistakesSayWhere(tmp_path: Path) -> None:
     bad, latin = tmp_path / "bad.toml", tmp_path / "latin.toml"
     bad.write_text("port = 8080\nport = \n")
     latin.write_bytes(b'interface = "\xff"')
+    (tmp_path / "digits.toml").write_text("port = " + "9" * 5000)
     for path, part in (
+        (tmp_path / "digits.toml", "Exceeds the limit"),
+        (Path("/dev/zero"), "is larger than"),
         (bad, "at line 2, column 8"),
         (latin, "not UTF-8"),
         (tmp_path / "none.toml", "No such file"),

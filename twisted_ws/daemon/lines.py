@@ -33,7 +33,7 @@ def lineOf(text: str, *keys: str) -> int | None:
 def _parsed(lines: Sequence[str]) -> dict[str, Any] | None:
     try:
         return tomllib.loads("\n".join(lines))
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from twisted_ws.access.namespaces import Namespaces
 from twisted_ws.daemon.lines import lineOf
 from twisted_ws.errors import ConfigurationError
-from twisted_ws.limits import Limits, parseSize
+from twisted_ws.limits import MIB, Limits, parseSize
 from twisted_ws.spelling import didYouMean
 
 
@@ -357,6 +357,10 @@ KEYS = (
 )
 
 
+# Bytes of a configuration file: whatever is larger is another file, or a device without an end.
+LARGEST = 4 * MIB
+
+
 def load(path: str) -> dict[str, Any]:
     """Return the tables of a TOML file; relative paths in it start at its directory.
 
@@ -364,12 +368,16 @@ def load(path: str) -> dict[str, Any]:
         ConfigurationError: it cannot be read or parsed; the text says where.
     """
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ConfigurationError(f"The configuration file {path} is larger than {LARGEST // MIB} MiB.")
+        document = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise ConfigurationError(f"The configuration file {path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"The configuration file {path} is not UTF-8.") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # or a number of more digits than Python takes
         raise ConfigurationError(f"The configuration file {path} is not valid TOML: {error}.") from None
     except RecursionError:
         raise ConfigurationError(f"The configuration file {path} is nested too deeply.") from None
