@@ -329,6 +329,12 @@ class Dispatcher:
                 self._finished()
         return state
 
+    def stay(self, state: Any) -> None:
+        """Give the service what `handOver` has returned back, by onResume: the caller has not left after all."""
+        if self._closedWith is None:
+            self._running = True
+            self._resume(state)
+
     def depart(self) -> None:
         """Forget the caller, which goes on elsewhere: nothing of the service is called for it any more."""
         self._callers.discard(self.caller)
@@ -343,6 +349,9 @@ class Dispatcher:
         """
         if self.caller.isOpen():
             self._callers.add(self.caller)
+        self._resume(state)
+
+    def _resume(self, state: Any) -> None:
         self._opened = done = True
         if "onResume" in self._handlers.events:
             try:

@@ -265,6 +265,29 @@ def test_equalIsNotTheSame(value, kind):
         assert f"attributes['kept'] cannot go with them ({kind}:" in str(complaint)
 
 
+def test_stateThatDoesNotGo():
+    """A service gets back what it has given for a caller that then stays, before that one is closed."""
+    told = []
+
+    class Room(Echo):
+        def onHandOver(self, caller):
+            return {1, 2}
+
+        def onResume(self, caller, state):
+            told.append(("resumed", state, caller.isOpen()))
+
+        def onClose(self, caller, statusCode, reason):
+            told.append(("closed", statusCode))
+
+    with serve({"/room": Room()}) as server:
+        client = server.connect("/room")
+        assert server.handOver() == 0
+        assert client.closed == (1012, "service restarts")
+        assert told == [("resumed", {1, 2}, True), ("closed", 1012)]
+        assert len(server.callers) == 0
+        server.flushErrors(Complaint)
+
+
 def test_counts():
     """The gate counts a connection once, wherever it has gone; and no longer when it has ended."""
     with serve({"/echo": Echo()}) as server:

@@ -115,12 +115,18 @@ class Departure:
         name = type(original(dispatcher.service)).__name__
         try:
             self._parts(caller, name)  # before the service is told that it leaves
-            said = self.packed(dispatcher.handOver(), name, "what onHandOver returns")
-            user, requestUser, attributes, identity = self._parts(caller, name)
+            answer = dispatcher.handOver()
         except (Stay, NotPortable):
             return Obstacle.STATE
-        if (found := self.obstacle(caller, ready)) is not None:
-            return Obstacle.STATE if found.passes else found  # the service thinks that it has gone
+        try:
+            said = self.packed(answer, name, "what onHandOver returns")
+            user, requestUser, attributes, identity = self._parts(caller, name)
+            found = self.obstacle(caller, ready)
+        except NotPortable:
+            found = Obstacle.STATE
+        if found is not None:
+            dispatcher.stay(answer)  # the service thinks that it has gone
+            return Obstacle.STATE if found.passes else found
         subscriber: Any = caller.membership
         terms = [] if caller.life is None else [(channel, *term) for channel, term in caller.life.terms()]
         subscriptions = [] if subscriber is None else self._expectation.depart(subscriber)
