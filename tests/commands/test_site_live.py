@@ -78,7 +78,7 @@ def test_tailOfCaller(site, tmp_path):
             done = command(tmp_path, "disconnect", *key(site), site.url, connection)
             assert (done.code, done.out) == (0, b"1 connection ended\n")
             assert tail.wait(PATIENCE) == 1
-            assert b"not there" in tail.stderr.read()
+            assert b"no such connection" in tail.stderr.read()
 
 
 def _connection(site, tmp_path):
