@@ -160,7 +160,7 @@ def test_aDeathInTheMiddle(dying: str) -> None:
             reload(place, "--services")
             daemon.waitFor("SIGKILL" if dying == "new" else "1 workers have the new services")
             if dying == "new":
-                daemon.waitFor("connections go on in the new worker", 2)
+                daemon.waitFor("connections that go on in the new worker", 2)
             crowd.askAll()
             assert versions([each for each in crowd.clients if not each.closed]) == {"v1"}
             publications.stop()

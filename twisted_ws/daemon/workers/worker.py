@@ -213,9 +213,9 @@ class WorkerDaemon(Daemon):
 
     async def _give(self, giving: Giving) -> bool:
         whole = await giving.run(self._until)
-        reasons = [f"{count} do not: {why}" for why, count in Counter(giving.refused.values()).items()]
-        text = "{count} connections go on in the new worker" + ("; {reason}" if reasons else "")
-        _log.info(text, count=giving.given, reason="; ".join(reasons), event="handover.done")
+        reasons = [f"{count} ({why})" for why, count in Counter(giving.refused.values()).items()]
+        text = "connections that go on in the new worker: {count}" + ("; that do not: {reason}" if reasons else "")
+        _log.info(text, count=giving.given, reason=", ".join(reasons), event="handover.done")
         return whole
 
     def take(self, stream: HandStream) -> None:
