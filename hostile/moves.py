@@ -96,7 +96,7 @@ def _happen(each: Move, daemon: Daemon, crowd: Crowd) -> None:
     if each.dies:
         until("it died", lambda: not (daemon.directory / f"{each.dies} dies").exists())
     if each.dies == "new":  # the next worker gets what the old one has left
-        until("the rest has gone over", lambda: daemon.said().count(" connections go on in the new worker", before) >= 2)
+        until("the rest has gone over", lambda: daemon.said().count("connections that go on in the new worker", before) >= 2)
 
 
 def move(each: Move, directory: Path, scale: float = 1.0) -> MoveRow:
