@@ -87,7 +87,7 @@ def test_broken(tmp_path: Path) -> None:
     (tmp_path / "history").write_bytes(b"\x7fELF")
     with running(tmp_path, *OPTIONS) as server:
         server.waitFor(
-            f"The history file {tmp_path}/history cannot be read: it has no history. It is now {tmp_path}/history.broken"
+            f"The history file {tmp_path}/history cannot be read: it has no history. It was renamed to {tmp_path}/history.broken"
         )
         _publish(server, "one")
     assert (tmp_path / "history.broken").read_bytes() == b"\x7fELF"
