@@ -210,7 +210,8 @@ def _runByHand(environment: Path, place: Path) -> None:
     ports = {"8080": str(freePort()), "8081": str(freePort())}
     entry = [*only("ENTRYPOINT").list, *only("CMD").list]
     program, *arguments = [ports.get(each, each) for each in entry]
-    command = [str(environment / program), *arguments]
+    # As in an image, whatever these tests themselves run with.
+    command = ["env", "--unset=TWISTED_WS_SPEEDUPS", str(environment / program), *arguments]
     apart = ["unshare", "--user", "--map-root-user", "--mount"]
     if shutil.which("unshare") and subprocess.run([*apart, "true"], capture_output=True, check=False).returncode == 0:
         user = ["unshare", "--user", "--map-user=10001", "--map-group=10001"]
