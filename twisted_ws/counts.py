@@ -69,13 +69,14 @@ class Table:
         labels: how many labels a row has.
 
     Attributes:
+        labels: as given.
         rows: the counts.
     """
 
-    __slots__ = ("_labels", "rows")
+    __slots__ = ("labels", "rows")
 
     def __init__(self, labels: int) -> None:
-        self._labels = labels
+        self.labels = labels
         self.rows: dict[tuple[str, ...], int] = {}
 
     def add(self, *labels: str) -> None:
@@ -90,7 +91,7 @@ class Table:
         rows = self.rows
         if labels not in rows:
             if len(rows) >= MOST_ROWS:
-                labels = (OTHER,) * self._labels
+                labels = (OTHER,) * self.labels
                 if labels not in rows:
                     rows[labels] = 0
             else:
@@ -106,13 +107,14 @@ class BucketTable:
         bounds: see `Buckets`.
 
     Attributes:
+        labels: as given.
         rows: the histograms.
     """
 
-    __slots__ = ("_bounds", "_labels", "rows")
+    __slots__ = ("_bounds", "labels", "rows")
 
     def __init__(self, labels: int, bounds: Sequence[float] = SECONDS) -> None:
-        self._labels = labels
+        self.labels = labels
         self._bounds = bounds
         self.rows: dict[tuple[str, ...], Buckets] = {}
 
@@ -121,7 +123,7 @@ class BucketTable:
         found = self.rows.get(labels)
         if found is None:
             if len(self.rows) >= MOST_ROWS:
-                labels = (OTHER,) * self._labels
+                labels = (OTHER,) * self.labels
                 found = self.rows.get(labels)
             if found is None:
                 found = self.rows[labels] = Buckets(self._bounds)

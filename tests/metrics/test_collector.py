@@ -11,9 +11,10 @@ import msgspec
 import prometheus_client
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 
+from tests.channels.listeners import Ear, LateEngine, World
 from tests.dispatch.support import Turns
 from tests.metrics.scraped import OF_A_DAEMON, values, wrong
 from tests.web.worlds import Client, EventClient
@@ -21,12 +22,17 @@ from twisted_ws import ChannelService, Limits, Reject, WebSocketServer, WebSocke
 from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.channels.subscribers.formats import SUBPROTOCOL
 from twisted_ws.client import HandshakeRefused
+from twisted_ws.counts import MOST_ROWS, Buckets, BucketTable, Counts, Table
 from twisted_ws.errors import ChannelError
 from twisted_ws.identity import Identity
+from twisted_ws.message import Position
 from twisted_ws.metrics import Collector
-from twisted_ws.metrics.declared import METRICS
-from twisted_ws.metrics.exposition import write
+from twisted_ws.metrics.collector import PART
+from twisted_ws.metrics.declared import METRICS, Source
+from twisted_ws.metrics.exposition import STEPS, write
+from twisted_ws.metrics.process import look
 from twisted_ws.metrics.pulse import Pulse
+from twisted_ws.metrics.reports import report
 from twisted_ws.metrics.scrape import Scrape
 from twisted_ws.testing.server import MemoryServer, serve
 from twisted_ws.web.api.broadcast import broadcastSite
@@ -163,6 +169,59 @@ def test_everything(place: Place) -> None:
     assert text.endswith("# EOF\n")
 
 
+# What the engine in memory does not need, or what goes back to 0, and the test that sees it counted.
+UNCOUNTED = {"refills": "test_repairs", "polls": "test_waiting", "running": "test_waiting"}
+
+
+def test_fields(place: Place) -> None:
+    """Each number of `Counts` is added to by something: one that nothing counts would be a metric that is always 0."""
+    everything(place)
+    counts = place.server.server.counts
+    idle = {name for name in Counts.__slots__ if not _sum(getattr(counts, name))}
+    assert idle == set(UNCOUNTED)
+
+
+def _sum(value: int | Buckets | Table | BucketTable) -> int:
+    match value:
+        case Buckets():
+            return value.total
+        case Table():
+            return sum(value.rows.values())
+        case BucketTable():
+            return sum(each.total for each in value.rows.values())
+    return value
+
+
+def test_waiting(place: Place) -> None:
+    """A handler and a poll that wait are counted for as long as they do."""
+
+    def seen() -> tuple[float, float]:
+        text = place.scrape()
+        polls = values(text, "twisted_ws_connections")[(("transport", "poll"),)]
+        return values(text, "twisted_ws_handlers_running")[()], polls
+
+    talk = place.server.connect("/chat")
+    talk.writeTextMessage("hi")
+    poll = Client(place.pages, place.server.clock)
+    poll.ask("/channels?channel=news&wait=2")
+    assert seen() == (1, 1)
+    assert talk.readTextMessage(1) == "hi"
+    place.server.advance(3)
+    assert [each.status for each in poll.responses()] == [200]
+    assert seen() == (0, 0)
+
+
+def test_repairs() -> None:
+    """A gap in what an engine passes on is asked for again, and counted."""
+    engine = LateEngine()
+    world = World(engine=engine)
+    world.channels.subscribe(Ear(), "a")
+    engine.asked[0].callback(Position("e", 1))
+    engine.receive(engine.message(3))
+    assert engine.questions[-1][0] == "since"
+    assert world.channels.counts.refills == 1
+
+
 def test_counted(place: Place) -> None:
     """What has happened is counted once, under the labels that it belongs to."""
     everything(place)
@@ -248,3 +307,26 @@ def test_manySamples(place: Place) -> None:
     assert turns > 1
     assert len(values(text, "twisted_ws_handler_seconds_count")) == 201
     assert text.count("# TYPE twisted_ws_handler_seconds histogram") == 1
+
+
+def test_turns() -> None:
+    """With every table full, in the supervisor and all of its workers, no turn of a scrape has more to do than fits into one."""
+    reactor = Turns()
+    own = WebSocketServer(reactor=reactor)
+    for name in Counts.__slots__:
+        table = getattr(own.counts, name)
+        for number in range(MOST_ROWS):
+            if isinstance(table, Table):
+                table.add(*[f"{number}"] * table.labels)
+            elif isinstance(table, BucketTable):
+                table.of(*[f"{number}"] * table.labels).add(0.1)
+    answer = report(Source(own, look()))
+    turns = own.runtime.turns
+    scrape = Scrape(Collector(own), lambda: {f"{number}": succeed(answer) for number in range(8)})
+    written = Deferred.fromCoroutine(write(scrape.families(), "", turns))
+    left = []
+    while not written.called:
+        left.append(turns.left)
+        reactor.turn()
+    assert len(left) > 100
+    assert min(left) > -PART * STEPS  # the last part of a turn may not quite fit

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Steps of `Turns` for one sample, made and written.
 STEPS = 6
+# Bytes of the text that are put together in one step.
+JOINED = 8192
 
 _EOF = b"# EOF\n"
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -70,4 +72,8 @@ async def write(parts: AsyncIterator[Family], accept: str, turns: Turns) -> tupl
         before = part.name
         if turns.over:
             await turns.next()
-    return kind, b"".join(written) + last
+    written.append(last)
+    turns.spend(1 + sum(map(len, written)) // JOINED)
+    if turns.over:
+        await turns.next()
+    return kind, b"".join(written)

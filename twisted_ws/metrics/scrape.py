@@ -16,6 +16,8 @@ from twisted_ws.metrics.reports import Report, readReport
 
 # Seconds for the answers of the workers; one that is dead or stuck is left out.
 PATIENCE = 1.0
+# Bytes of a worker's answer that are read in one step of `Turns`.
+READ = 128
 # The label that says whose a value is, and what it says of the supervisor's own.
 WORKER, SUPERVISOR = "worker", "supervisor"
 
@@ -45,7 +47,17 @@ class Scrape:
                 for part in partsOf(beside):
                     yield part
             return
-        reports = await self._reports(self._ask())
+        answers = await self._answers(self._ask())
+        reports: dict[str, Report] = {}
+        turns = self.collector.server.runtime.turns
+        for worker, answer in answers.items():
+            if turns.over:
+                await turns.next()
+            with turns.counting(1 + len(answer) // READ):
+                try:
+                    reports[worker] = readReport(answer)
+                except ValueError:
+                    _log.warn("worker {worker}: its metrics cannot be read", worker=worker, event="metrics.unreadable")
         source = self.collector.source()
         for each in METRICS:
             for part in parts(each, each.rows(source), {WORKER: SUPERVISOR}):
@@ -65,9 +77,9 @@ class Scrape:
             for part in partsOf(merged):
                 yield part
 
-    async def _reports(self, asked: Mapping[str, Deferred[bytes]]) -> dict[str, Report]:
-        """Return what has been said in time."""
-        found: dict[str, Report] = {}
+    async def _answers(self, asked: Mapping[str, Deferred[bytes]]) -> dict[str, bytes]:
+        """Return what has been said in time: many may answer in one turn, which only notes it."""
+        found: dict[str, bytes] = {}
         if not asked:
             return found
         done: Deferred[None] = Deferred()
@@ -79,10 +91,7 @@ class Scrape:
 
         def take(answer: Any, worker: str) -> None:
             if isinstance(answer, bytes) and not done.called:
-                try:
-                    found[worker] = readReport(answer)
-                except ValueError:
-                    _log.warn("worker {worker}: its metrics cannot be read", worker=worker, event="metrics.unreadable")
+                found[worker] = answer
             left.discard(worker)
             if not left:
                 end()
