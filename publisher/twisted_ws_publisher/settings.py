@@ -74,7 +74,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> dict[str, A
     """Return the settings in ``TWISTED_WS_URL``, ``_KEY_FILE``, ``_TIMEOUT``, ``_ATTEMPTS`` and ``_CA_FILE``.
 
     Raises:
-        ConfigurationError: there is no URL, or a number is none.
+        ConfigurationError: there is no URL, or a number is invalid.
     """
     if not environment.get(f"{PREFIX}URL"):
         raise ConfigurationError(f"{PREFIX}URL is not set: the URL of the server's broadcast port, such as http://127.0.0.1:8081")

@@ -124,7 +124,7 @@ def site(tmp_path):
             ["subscribe", "rooms.7"],
             1,
             "the token is of ann, and has expired",
-            "no: it would be yes, had the token not expired",
+            "no: it would be yes, if the token had not expired",
         ),
         (
             ["--issuer", "https://b"],

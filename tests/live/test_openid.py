@@ -175,7 +175,7 @@ def test_otherIssuer(tmp_path: Path) -> None:
     ):
         other = second.machine()
         assert come(server, other) == "401"
-        server.waitFor("is of another issuer")
+        server.waitFor("is from another issuer")
         lines = check(tmp_path, other)[1]
         assert lines[-1].startswith("refused (iss): No authenticator accepts this token.  [push.toml:")
         claims = jwt.decode(other, options={"verify_signature": False}) | {"iss": first.issuer}

@@ -99,7 +99,7 @@ class ChannelAccess:
                 steps.append(Step(text))
             return False
         if steps is not None:
-            fits = f'{channel} falls under channels."{namespace.pattern}"' if namespace.pattern else f"no table fits {channel}"
+            fits = f'{channel} falls under channels."{namespace.pattern}"' if namespace.pattern else f"no table matches {channel}"
             steps.append(Step(fits, ("channels", namespace.pattern) if namespace.pattern else ()))
         if not channel.endswith("*"):
             return self._allows(namespace, action, channel, identity, subscribed, steps, isGranted, asked)

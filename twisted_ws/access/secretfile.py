@@ -47,7 +47,7 @@ class SecretFile:
         for number, line in lines:
             if line and len(line) < self._shortest:
                 raise ConfigurationError(
-                    f"Line {number} of the {self._what} {file.path} has less than {self._shortest} bytes: make a secret with "
+                    f"Line {number} of the {self._what} {file.path} has fewer than {self._shortest} bytes: make a secret with "
                     "openssl rand -hex 32."
                 )
         secrets = tuple(line for _, line in lines if line)

@@ -144,7 +144,7 @@ class Permissions:
             ChannelError: the token does not allow it.
         """
         if self.access is not None and self._require(self.access, "subscribe", caller, channel, granted=granted) is None:
-            raise ChannelError("forbidden", "The token does not count here.")
+            raise ChannelError("forbidden", "The token is not valid here.")
         self.grant(caller, channel, granted)
 
     # What a transport, or the service for it, asks.

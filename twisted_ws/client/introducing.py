@@ -46,7 +46,7 @@ async def introduce(session: Session, connection: ClientConnection, token: str, 
         raise HandshakeRefused(f"the server refused the token: {printable(closed.reason)}", status, Headers(())) from closed
     if not _accepts(answer):
         connection.abort()
-        raise ConnectFailed("the server sent something else than an answer to the token: does it take one in the first message?")
+        raise ConnectFailed("the server sent something other than an answer to the token: does it take one in the first message?")
 
 
 def _accepts(answer: str | bytes) -> bool:

@@ -121,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
     if explained.note == WHAT_GRANTS:
         print(WHAT_GRANTS + _WHERE)
     if hasExpired and allowed:
-        print("no: it would be yes, had the token not expired")
+        print("no: it would be yes, if the token had not expired")
         return Exit.FAILED
     print("the application decides" if allowed is None else "yes" if allowed else "no")
     return Exit.OK if allowed else Exit.FAILED

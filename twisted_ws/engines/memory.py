@@ -546,7 +546,7 @@ class MemoryEngine:
                     if self._node is not None and each.until > now + ahead:
                         self._node.revoked(revocation)
                 case _:
-                    raise ValueError("a record at the wrong place")
+                    raise ValueError("a record in the wrong place")
 
     def _restoreChannel(self, channel: Channel, records: Iterator[Record], now: float, ahead: float) -> None:
         limits = self._usual if channel.limits is None else HistoryLimits(*channel.limits)

@@ -91,7 +91,7 @@ class ChannelRules:
             self._guard(each)
         judging = Deferred.fromCoroutine(self._judgeAll())
         return judging.addErrback(
-            lambda failure: self._log.failure("subscriptions were not looked at", failure, event="channel.failed")
+            lambda failure: self._log.failure("subscriptions were not checked", failure, event="channel.failed")
         )
 
     @property

@@ -56,7 +56,7 @@ def test_thousandsThatAreLateAtOnce():
 
 
 def test_restsWhenAllFail():
-    """While the back end is given a rest nothing is asked, and whoever waits is refused; one question brings it back."""
+    """After failures the back end is not asked for a while, and whoever waits is refused; one question brings it back."""
     clock, server = Clock(), Server()
     server.answer = Answer(500)
     asking = server.backEnd(clock, inFlight=1)

@@ -193,7 +193,7 @@ def test_rotation(tmp_path, preset):
     for secret in ("n" * 32, SECRET):
         assert authenticator.identify(asking(preset, MAKERS[preset]({key: "ann"}, secret))).user == "ann"
     secretFile(tmp_path, "n" * 15)
-    with pytest.raises(ConfigurationError, match="less than 16 bytes"):
+    with pytest.raises(ConfigurationError, match="fewer than 16 bytes"):
         authenticator.reload()
     assert authenticator.identify(asking(preset, MAKERS[preset]({key: "ann"}))).user == "ann"
     secretFile(tmp_path, "n" * 32)

@@ -245,7 +245,7 @@ def test_otherIssuers(tmp_path: Any, preset: str, claims: dict[str, Any], issuer
     authenticator = made(tmp_path, preset)
     asked = request(("authorization", f"Bearer {signed(claims, {'iss': issuer})}"))
     assert authenticator.identify(asked) is None
-    assert authenticator.whyUnclaimed(asked) == "is of another issuer"
+    assert authenticator.whyUnclaimed(asked) == "is from another issuer"
 
 
 def test_logoutTokens(tmp_path: Any) -> None:

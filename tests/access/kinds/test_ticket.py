@@ -222,7 +222,7 @@ def test_rotation(tmp_path, tickets):
     assert tickets.identify(asking(old)).user == "ann"
     assert tickets.identify(asking(tickets.issue("bob")[0])).user == "bob"
     secretFile(tmp_path, "n" * 32, "short")
-    with pytest.raises(ConfigurationError, match=r"Line 2 of the secret file .* has less than 32 bytes"):
+    with pytest.raises(ConfigurationError, match=r"Line 2 of the secret file .* has fewer than 32 bytes"):
         tickets.reload()
     assert tickets.identify(asking(sign(jti="two"))).user == "ann"
     secretFile(tmp_path, "n" * 32)

@@ -89,7 +89,7 @@ def test_expiredAndReplaced(tmp_path: Path) -> None:
         ("brodcast", "there is no scope brodcast: did you mean broadcast?"),
         ("until=tomorrow", "must have a day such as until=2027-01-31"),
         ("until=2027-02-30", "must have a day such as until=2027-01-31"),
-        (KEY, "has something like another key after its key: give it a line of its own"),
+        (KEY, "has what looks like another key after its key: give it a line of its own"),
     ],
 )
 def test_badScopes(tmp_path: Path, scopes: str, message: str) -> None:

@@ -193,7 +193,7 @@ NOW = int(time.time())
 REFUSED: list[tuple[str, str]] = [
     ("x", "refused (header): This is not a JSON Web Token."),
     (sign("other" * 8), "refused (signature): The signature is wrong.  [F:5]"),
-    (sign("other" * 16, "HS512"), "refused (key): No key here is of the algorithm that the token is signed with.  [F:5]"),
+    (sign("other" * 16, "HS512"), "refused (key): No key here is for the algorithm that the token is signed with.  [F:5]"),
     (sign(header={"crit": ["exp"]}), "refused (header): The token has a critical extension (crit or b64)."),
     (sign(header={"typ": "logout+jwt"}), "refused (typ): The token is of another type (typ)."),
     (sign(iss="https://other.example"), "refused (iss): No authenticator accepts this token.  [F:6]"),
@@ -206,7 +206,7 @@ REFUSED: list[tuple[str, str]] = [
     (sign(twisted_ws=[]), "refused (grants): The grants are not an object.  [F:3, by default]"),
     (sign(jti=7), "refused (id): The id of the token is not text of at most 256 characters."),
     (sign(exp=...), "refused (times): The token must say when it ends (exp)."),
-    (sign(exp="x"), "refused (times): The token has a time that is not one (exp)."),
+    (sign(exp="x"), "refused (times): The token has an invalid time (exp)."),
     (sign(exp=NOW - 3600), "refused (times): The token has expired."),
     (sign(nbf=NOW + 3600), "refused (times): The token is not valid yet (nbf).  [F:9]"),
     (sign(iat=NOW + 3600, exp=NOW + 7200), "refused (times): The token was issued in the future (iat).  [F:9]"),
@@ -278,8 +278,8 @@ def test_several(place: Place) -> None:
     lines = place.checked(sign(iss="second", sub="ann", typ="Bearer"))[1]
     assert lines[-1] == "refused (required): A claim does not have the value that is required.  [F:13]"
     assert place.checked(sign(iss="third"))[1][1:] == [
-        'authenticator: not first: the token is of another issuer, and the issuer must be "first"  [F:5]',
-        'authenticator: not second: the token is of another issuer, and the issuer must be "second"  [F:11]',
+        'authenticator: not first: the token is from another issuer, and the issuer must be "first"  [F:5]',
+        'authenticator: not second: the token is from another issuer, and the issuer must be "second"  [F:11]',
         'iss: "third"',
         "refused (iss): No authenticator accepts this token.",
     ]
@@ -324,12 +324,12 @@ OTHER = dsa.generate_private_key(2048)
         ("make --user ann", "Give --secret-file or --key-file"),
         ("make --user ann --secret-file jwt.key --key-file jwt.key", "give one of"),
         ("make --user ann --secret-file nothing", "cannot be read"),
-        ("make --user ann --secret-file short", "has less than 32 bytes"),
+        ("make --user ann --secret-file short", "has fewer than 32 bytes"),
         ("make --user ann --secret-file private.pem", "is a key in PEM: give it with --key-file"),
         ("make --user ann --key-file jwt.key", "has no private key in PEM"),
         ("make --user ann --key-file encrypted.pem", "is encrypted"),
         ("make --user ann --key-file dsa.pem", "of a kind that signs no tokens"),
-        ("make --user ann --key-file small.pem", "less than 2048 bits"),
+        ("make --user ann --key-file small.pem", "fewer than 2048 bits"),
         ("make --user ann --key-file fifo", "not a regular file"),
         ("make --user ann --secret-file jwt.key --algorithm RS256", "--algorithm must be one that the key is for: HS256"),
         ("make --user ann --secret-file jwt.key --expiry 0", "--expiry must be"),

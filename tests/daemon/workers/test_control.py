@@ -83,7 +83,7 @@ class ControlTests(TestCase):
                     return json.loads(answer.readline())
 
         for line in (b"reload\n", b'{"reload": "all"}\n', b"[]\n"):
-            assert await deferToThread(send, line) == {"wrong": ["The request is not one of this version."]}
+            assert await deferToThread(send, line) == {"wrong": ["The request is from another version."]}
         assert self.asked == []
 
 

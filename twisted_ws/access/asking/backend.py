@@ -89,7 +89,7 @@ class BackEnd:
         """
         wait = self._breaker.wait()
         if wait:
-            raise Unanswered("it has failed several times, and is given a rest", wait)
+            raise Unanswered("it has failed several times, and is not asked for a while", wait)
         if len(self._waiting) >= WAITING:
             raise Unanswered("too many questions wait")
         span = None
@@ -173,7 +173,7 @@ class BackEnd:
             asked, _ = self._waiting.popitem(last=False)
             wait = self._breaker.wait()
             if wait:
-                self._end(asked, Failure(Unanswered("it fails, and is given a rest", wait)))
+                self._end(asked, Failure(Unanswered("it fails, and is not asked for a while", wait)))
             elif self._isLate(asked):
                 self._tooLate(asked)
             else:
@@ -209,12 +209,14 @@ class BackEnd:
         elif isinstance(result.value, Unanswered):
             detail = result.value.detail
         else:
-            detail = f"asking it failed with {type(result.value).__name__}"
+            detail = f"the request failed with {type(result.value).__name__}"
         # One that has waited here for most of its time says little about the server.
         if asked.isLate and asked.begun - asked.since > self._deadline / 2:
             self._breaker.forget(asked.wasProbe)
         elif self._breaker.fail(asked.wasProbe):
-            self._log.warn("{by}: the back end is given a rest: {reason}", by=self._what, reason=detail, event="auth.resting")
+            self._log.warn(
+                "{by}: the back end is not asked for a while: {reason}", by=self._what, reason=detail, event="auth.resting"
+            )
         elif turn := self._throttle.allows("no answer"):
             self._log.warn(
                 "{by}: no answer from the back end: {reason}",

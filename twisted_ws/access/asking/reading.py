@@ -29,7 +29,7 @@ class GrantsOf(msgspec.Struct):
         try:
             return Grants(self.subscribe), Grants(self.publish)
         except ChannelError:
-            raise ValueError("grants has what is neither a channel's name nor a pattern") from None
+            raise ValueError("grants has a value that is neither the name of a channel nor a pattern") from None
 
 
 def scopesOf(value: str | list[str] | None) -> frozenset[str]:

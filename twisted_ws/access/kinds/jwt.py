@@ -289,7 +289,7 @@ def _oneOrNone(key: AnyKey | None) -> tuple[AnyKey, ...]:
 def whyNotMine(rules: ClaimRules, token: Token) -> str:
     """Return why a token is left to other authenticators; "" if it is not."""
     if isForAnother(rules, token.payload):
-        return "is of another issuer"
+        return "is from another issuer"
     if TICKET not in rules.audience:
         try:
             if decodeClaims(token.payload).get("aud") in (TICKET, [TICKET]):

@@ -196,7 +196,7 @@ def _key(line: str, number: int, where: str) -> _Key:
     else:
         digest = hashlib.sha256(key.encode("ascii")).digest()
     if any(map(_KEY.fullmatch, words)):  # which no error may repeat
-        raise ConfigurationError(f"{where} has something like another key after its key: give it a line of its own")
+        raise ConfigurationError(f"{where} has what looks like another key after its key: give it a line of its own")
     until = None
     if words and words[0].startswith("until="):
         until = _endOf(words.pop(0).removeprefix("until="), where)

@@ -59,8 +59,8 @@ class Scopes:
     def allows(self, scope: str, channel: str | None = None) -> bool:
         """Return whether this scope is among them, for a channel if it is one of `OF_CHANNELS`; None: for any channel at all.
 
-        ``admin`` reaches all channels, those of the server (``~...``) too. ``read:*``, as an own word, is to read all others, and
-        whoever may do that may see ``metrics``, too.
+        ``admin`` reaches all channels, those of the server (``~...``) too. ``read:*``, as a word of its own, reads all others;
+        whoever may do that sees ``metrics``, too.
         """
         if ADMIN in self._words or scope in self._words:
             return True

@@ -173,7 +173,7 @@ def channelGrantsOf(rules: ClaimRules, payload: bytes, user: str, now: float) ->
 
 
 def isForAnother(rules: ClaimRules, payload: bytes) -> bool:
-    """Return whether a token that nobody has verified says that it is of another issuer than the one that these rules want."""
+    """Return whether a token that nobody has verified says that it is from another issuer than these rules want."""
     if rules.issuer is None:
         return False
     try:
@@ -193,7 +193,7 @@ def checkTimes(claims: Mapping[str, Any], now: float, leeway: float) -> float:
         if value is None and name not in claims and name != "exp":
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and 0 <= value <= _LATEST):
-            what = "must say when it ends" if name == "exp" and name not in claims else "has a time that is not one"
+            what = "must say when it ends" if name == "exp" and name not in claims else "has an invalid time"
             raise InvalidToken(f"The token {what} ({name}).", step="times")
     until: float = claims["exp"] + leeway
     if until <= now:
@@ -207,7 +207,7 @@ def checkTimes(claims: Mapping[str, Any], now: float, leeway: float) -> float:
 
 def _checkIssuer(rules: ClaimRules, claims: Mapping[str, Any]) -> None:
     if rules.issuer is not None and claims.get("iss") != rules.issuer:
-        raise InvalidToken("The token is of another issuer.", "issuer", step="iss")
+        raise InvalidToken("The token is from another issuer.", "issuer", step="iss")
 
 
 def _checkAudience(rules: ClaimRules, claims: Mapping[str, Any]) -> None:

@@ -101,7 +101,7 @@ def _public(pem: bytes, isCertificate: bool, what: str) -> Key:
     if not algorithms:
         raise ConfigurationError(f"{what} is of a kind that signs no tokens: use RSA, ECDSA or EdDSA.")
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < SHORTEST_RSA:
-        raise ConfigurationError(f"{what} has less than {SHORTEST_RSA} bits: make a longer one.")
+        raise ConfigurationError(f"{what} has fewer than {SHORTEST_RSA} bits: make a longer one.")
     return Key(key, algorithms)
 
 

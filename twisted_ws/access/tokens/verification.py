@@ -156,10 +156,10 @@ def verify(token: Token, keys: Sequence[AnyKey]) -> AnyKey:
         InvalidToken: none of them has.
     """
     if not keys:
-        raise InvalidToken("Whoever issues tokens has no key with the id and the algorithm of this one.", step="key")
+        raise InvalidToken("The issuer has no key with this token's id and algorithm.", step="key")
     usable = [key for key in keys if token.alg in key.algorithms]
     if not usable:
-        raise InvalidToken("No key here is of the algorithm that the token is signed with.", step="key")
+        raise InvalidToken("No key here is for the algorithm that the token is signed with.", step="key")
     for key in usable:
         try:
             _signatures.decode_complete(token.text, key.key, list(key.algorithms))

@@ -21,7 +21,7 @@ _MANY = (
     *(collections.abc.AsyncIterator, collections.abc.AsyncIterable, collections.abc.AsyncGenerator),
 )
 _ANYTHING = (Any, object)
-# Names that tools take for something else than that of a property: a reference, the prototype of an object. As patterns, they
+# Names that tools take for something other than that of a property: a reference, the prototype of an object. As patterns, they
 # mean the same.
 _TAKEN = ("$ref", "__proto__")
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 BODY = 4 * MIB
 
 
-# What comes of a site that says something else than expected.
+# What comes of a site that says something unexpected.
 STRANGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError)
 
 
@@ -41,7 +41,7 @@ class NoSite(BadHandshake):
     """The site has said what no broadcast site says."""
 
     def __init__(self) -> None:
-        super().__init__("the site has answered what no broadcast site of twisted_ws does: check the URL, and the versions")
+        super().__init__("the answer is not one that a broadcast site of twisted_ws gives: check the URL, and the versions")
 
 
 class Refused(WebSocketError):

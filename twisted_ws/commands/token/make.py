@@ -191,5 +191,5 @@ def _privateKey(path: str) -> tuple[Any, tuple[str, ...]]:
     if not algorithms:
         raise ConfigurationError(f"The key file {file.path} has a key of a kind that signs no tokens: use RSA, ECDSA or EdDSA.")
     if algorithms[0] == "RS256" and key.key_size < SHORTEST_RSA:
-        raise ConfigurationError(f"The key file {file.path} has a key of less than {SHORTEST_RSA} bits: make a longer one.")
+        raise ConfigurationError(f"The key file {file.path} has a key of fewer than {SHORTEST_RSA} bits: make a longer one.")
     return key, tuple([each for each in algorithms if each not in EDWARDS])

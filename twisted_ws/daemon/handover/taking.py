@@ -67,7 +67,7 @@ class Taking:
             Deferred.fromCoroutine(self._do()).addErrback(self._failed)
 
     def _failed(self, failure: Any) -> None:
-        self._log.failure("connections of another process were not taken", failure, event="handover.broken")
+        self._log.failure("connections from another process were not taken over", failure, event="handover.broken")
         self._isWorking = False
         self._end()
 

@@ -116,7 +116,7 @@ class _Control(LineOnlyReceiver):
         except (ValueError, LookupError, TypeError):
             wanted = None
         if wanted not in ("services", "certificates"):
-            self._answer(["The request is not one of this version."])
+            self._answer(["The request is from another version."])
             return
         asked = self.factory.control.reload(wanted == "services")
         Deferred.fromCoroutine(asked).addCallbacks(self._answer, self._failed)
@@ -172,5 +172,5 @@ def ask(directory: str, process: int, services: bool) -> list[str]:
             if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
                 raise ConfigurationError(f"Process {process} is not a server with workers that uses {directory}.") from None
             why = error.strerror if isinstance(error, OSError) else "it ended first"
-            raise ConfigurationError(f"The server, process {process}, gives no answer: {why}.") from None
+            raise ConfigurationError(f"The server, process {process}, does not answer: {why}.") from None
     return wrong

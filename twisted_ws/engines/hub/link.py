@@ -317,7 +317,7 @@ class Link(Protocol):
                 frame = _decode(data[begin:after] if size < LARGE else memoryview(data)[begin:after])
                 handler, least, most, isAsked = handlers[frame[0]]
             except (msgspec.MsgspecError, LookupError, TypeError, RecursionError):
-                self.drop("it sent what is not a frame of this version")
+                self.drop("it sent something that is not a frame of this version")
                 return
             if not least <= len(frame) <= most:
                 self.drop(f"it sent a frame of another version, with {len(frame) - 1} fields: {frame[0]}")

@@ -163,7 +163,7 @@ class Calls:
         try:
             answer = _decodeAnswer(data)
         except ValueError:
-            _log.warn("Another node has answered something that this version does not understand.", event="engine.foreign")
+            _log.warn("Another node has given an answer that this version does not understand.", event="engine.foreign")
             return
         asked = self._asked.get(answer.number)
         if asked is not None:

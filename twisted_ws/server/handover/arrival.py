@@ -185,7 +185,7 @@ class Arrival:
                 caller.close(EXPIRED, refused.reason)
                 return
         if subscriber is not None and (judging := subscriber.judge()) is not None:
-            judging.addErrback(lambda failure: _log.failure("subscriptions were not looked at", failure, event="handover.broken"))
+            judging.addErrback(lambda failure: _log.failure("subscriptions were not checked", failure, event="handover.broken"))
         moving.begin(connection)
 
     def giveMissed(self, number: int, visitor: Visitor, subscriber: BufferedSubscriber) -> bool:

@@ -47,7 +47,7 @@ async def explain(call: Call) -> schemas.Explained:
     if isPattern(channel) and query.action != "subscribe":
         return schemas.Explained(False, [schemas.Step("a pattern is for subscriptions")], None)
     grants = tuple(query.grants.split())
-    Grants(grants)  # refuses what is no name
+    Grants(grants)  # refuses what is not a name
     asked = explaining.Asked(
         query.action, channel, query.connection, query.user, tuple(query.scopes.split()), grants, query.service
     )

@@ -292,7 +292,7 @@ class StreamArrival:
             for channel, until, mayPublish, tokenId in state.terms:
                 visitor.life.grant(channel, Term(until, mayPublish, tokenId))
         if (judging := subscriber.judge()) is not None:
-            judging.addErrback(lambda failure: _log.failure("a stream was not looked at", failure, event="handover.broken"))
+            judging.addErrback(lambda failure: _log.failure("an event stream was not checked", failure, event="handover.broken"))
 
 
 @implementer(IHalfCloseableProtocol)

@@ -77,7 +77,7 @@ class ChannelRequest:
 
         Raises:
             ChannelError: one of the channels is refused, or the server is stopping.
-            HttpError: the credentials do not count any more.
+            HttpError: the credentials are no longer valid.
         """
         server = self.service.server
         try:

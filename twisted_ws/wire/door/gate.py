@@ -368,7 +368,10 @@ class _ListeningSocket:
         self._short = True
         if turn := self._gate.throttle.allows("accepting fails"):
             self._log.warn(
-                "accepting fails and is tried each second: {reason}", reason=why, event="accept.failed", suppressed=turn - 1
+                "accepting connections fails, and is tried again each second: {reason}",
+                reason=why,
+                event="accept.failed",
+                suppressed=turn - 1,
             )
 
     @staticmethod
