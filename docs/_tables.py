@@ -21,9 +21,9 @@ from bench.workloads import WORKLOADS
 from twisted_ws.closecodes import CHANNELS, CLOSES, Again, Close
 from twisted_ws.daemon.settings import KEYS
 from twisted_ws.limits import Limits
-from twisted_ws.logevents import EVENTS
 from twisted_ws.metrics.declared import METRICS
-from twisted_ws.records import FIELDS, Record
+from twisted_ws.telemetry.events import EVENTS
+from twisted_ws.telemetry.records import FIELDS, Record
 
 # These are not settings of the file, so `KEYS` does not have them.
 _FLAGS_ONLY = (

@@ -21,6 +21,7 @@ LEVELS = (
     ("client", "outbox", "web.api", "web.pages"),
     ("client.websocket", "web.channels"),
     ("client.http",),
+    ("client.credentials",),
     ("client.errors",),
     ("web.folder", "web.http", "web.scripts"),
     ("services",),
@@ -44,8 +45,8 @@ LEVELS = (
     ("connection", "upgrade"),
     ("frames", "identity", "service"),
     ("message",),
-    ("records",),
-    ("closecodes", "counts", "limits", "logevents", "logs", "names", "exposure", "spelling", "tracing", "usage"),
+    ("telemetry",),
+    ("closecodes", "exposure", "limits", "logs", "names", "spelling", "usage"),
     ("errors",),
 )
 # These name in annotations what is above them, each for the reason beside it.

@@ -1,6 +1,6 @@
 """twisted_ws without what it counts: what metrics cost is the difference. Takes the options of ``twisted-ws``.
 
-Each module is compiled without the statements that add to `twisted_ws.counts.Counts`; what is read at a scrape is then 0.
+Each module is compiled without the statements that add to `twisted_ws.telemetry.counts.Counts`: a scrape then reads 0.
 """
 
 from __future__ import annotations
@@ -80,7 +80,11 @@ class _Finder:
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Return how a module is loaded."""
-        if name.partition(".")[0] != "twisted_ws" or name == "twisted_ws.counts" or name.startswith("twisted_ws.engines"):
+        if (
+            name.partition(".")[0] != "twisted_ws"
+            or name == "twisted_ws.telemetry.counts"
+            or name.startswith("twisted_ws.engines")
+        ):
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.origin is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):

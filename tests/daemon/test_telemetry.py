@@ -12,10 +12,10 @@ from opentelemetry.sdk.trace import sampling
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from twisted_ws import tracing
 from twisted_ws.daemon import telemetry
 from twisted_ws.daemon.telemetry import FLUSH, QUIET, Telemetry, makeProvider
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.telemetry import tracing
 
 
 class Reactor(Clock):

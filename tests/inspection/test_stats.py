@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from twisted_ws.counts import SECONDS
 from twisted_ws.inspection.stats import EXPIRES, Look, Watch
 from twisted_ws.metrics.now import Now
+from twisted_ws.telemetry.counts import SECONDS
 
 NOW = Now(
     time=0.0,

@@ -22,7 +22,6 @@ from twisted_ws import ChannelService, Limits, Reject, WebSocketServer, WebSocke
 from twisted_ws.access.publishers.credentials import Credentials
 from twisted_ws.channels.subscribers.formats import SUBPROTOCOL
 from twisted_ws.client import HandshakeRefused
-from twisted_ws.counts import MOST_ROWS, Buckets, BucketTable, Counts, Table
 from twisted_ws.errors import ChannelError
 from twisted_ws.identity import Identity
 from twisted_ws.message import Position
@@ -34,6 +33,7 @@ from twisted_ws.metrics.process import look
 from twisted_ws.metrics.pulse import Pulse
 from twisted_ws.metrics.reports import report
 from twisted_ws.metrics.scrape import Scrape
+from twisted_ws.telemetry.counts import MOST_ROWS, Buckets, BucketTable, Counts, Table
 from twisted_ws.testing.server import MemoryServer, serve
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.pages import pagesSite

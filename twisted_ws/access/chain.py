@@ -12,15 +12,15 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws import tracing
 from twisted_ws.access.authenticator import Authenticator
 from twisted_ws.access.refusals import EXPIRED, INVALID, MISSING, REVOKED, AccessRefused, forbidden, unauthorized
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.tokens.claims import ChannelGrants
-from twisted_ws.counts import Counts
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.identity import GUEST, Identity
+from twisted_ws.telemetry import tracing
+from twisted_ws.telemetry.counts import Counts
 from twisted_ws.upgrade import Reject, UpgradeRequest
 
 _log = Logger()

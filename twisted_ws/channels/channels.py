@@ -26,7 +26,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws import tracing
 from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
 from twisted_ws.channels.feed import Feed, Joining
@@ -38,7 +37,6 @@ from twisted_ws.channels.subscribers.formats import LARGE, Format
 from twisted_ws.channels.subscribers.mailbox import Policy
 from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
-from twisted_ws.counts import RECIPIENTS, SECONDS, SERVICE
 from twisted_ws.engines.contract import (
     Description,
     Engine,
@@ -56,6 +54,8 @@ from twisted_ws.frames import OutgoingMessage
 from twisted_ws.identity import RESERVED
 from twisted_ws.message import Message, Position, Publication, Published, Start, parsePosition
 from twisted_ws.names import checkName, checkNameOrPattern, isPattern
+from twisted_ws.telemetry import tracing
+from twisted_ws.telemetry.counts import RECIPIENTS, SECONDS, SERVICE
 from twisted_ws.wire.door.gate import addressKey
 from twisted_ws.wire.websocket.fanout import BYTES, OWN_WAY, STEPS, Later, Part, stepsOf
 from twisted_ws.wire.websocket.runtime import Runtime
@@ -271,7 +271,7 @@ class Channels:
             idempotencyKey: publish only once, however often this is called with the key within `Limits.idempotencyAge`.
             asked: what the publisher sent, if a service has replaced it by `message`; None: `message`.
             limits: how much of the channel is kept from now on; None: what the operator says of it, or `Limits`.
-            source: who publishes, as it is counted: `SERVICE`, `CLIENT` or `API` of `twisted_ws.counts`.
+            source: who publishes, as it is counted: `SERVICE`, `CLIENT` or `API` of `twisted_ws.telemetry.counts`.
 
         Returns:
             A Deferred of the answer. It has fired already, unless the engine answers later, or the message has to wait for others

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_ws.counts import Counts
 from twisted_ws.engines.contract import Engine, History, MaybeDeferred
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import Position, Publication
+from twisted_ws.telemetry.counts import Counts
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure

@@ -13,14 +13,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws import tracing
 from twisted_ws.access.tokens.claims import ChannelGrants
 from twisted_ws.caller import Caller
 from twisted_ws.channels.permissions import Permissions
 from twisted_ws.channels.subscribers.formats import SUBPROTOCOL
 from twisted_ws.channels.subscribers.mailbox import Policy
 from twisted_ws.channels.subscribers.websocket import ENTERING, JsonSubscriber, RawSubscriber
-from twisted_ws.counts import CLIENT
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.interceptors import Interceptor, intercept
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
@@ -29,6 +27,8 @@ from twisted_ws.logs import printable
 from twisted_ws.message import Kind, Message, Published, parseAfter, parseLast
 from twisted_ws.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.service import WebSocketService
+from twisted_ws.telemetry import tracing
+from twisted_ws.telemetry.counts import CLIENT
 from twisted_ws.upgrade import Reject, UpgradeRequest
 
 _log = Logger()

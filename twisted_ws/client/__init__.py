@@ -5,6 +5,8 @@ Begin with `connect`; `twisted_ws.client.sync` is the same for scripts without a
 
 from twisted_ws.client.client import WebSocketClient
 from twisted_ws.client.connecting import Connecting, connect
+from twisted_ws.client.credentials.oauth2 import OAuth2
+from twisted_ws.client.credentials.signed import SignedToken
 from twisted_ws.client.errors import (
     BadHandshake,
     ConnectError,
@@ -24,10 +26,8 @@ from twisted_ws.client.errors import (
 )
 from twisted_ws.client.http.credentials import Basic, Bearer
 from twisted_ws.client.http.response import Response
-from twisted_ws.client.oauth2 import OAuth2
 from twisted_ws.client.publishing import AgentPublisher
 from twisted_ws.client.retry import Retry
-from twisted_ws.client.signed import SignedToken
 from twisted_ws.errors import (
     ConfigurationError,
     ConnectionClosed,

@@ -24,7 +24,7 @@ from zope.interface import implementer, provider
 from twisted_ws import logs
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import shown
-from twisted_ws.records import RecentRecords, recordOf
+from twisted_ws.telemetry.records import RecentRecords, recordOf
 
 # twistd's own log file rotates at a megabyte and keeps all old files, until the disk is full.
 ROTATE_BYTES = 10_000_000

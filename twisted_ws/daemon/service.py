@@ -42,8 +42,8 @@ from twisted_ws.metrics.declared import Source
 from twisted_ws.metrics.now import answerNow
 from twisted_ws.metrics.process import look
 from twisted_ws.metrics.pulse import Pulse
-from twisted_ws.records import RecentRecords
 from twisted_ws.server.server import WebSocketServer
+from twisted_ws.telemetry.records import RecentRecords
 from twisted_ws.web.admin.resource import AdminResource
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.api.metrics import metricsSite

@@ -13,9 +13,10 @@ from twisted.internet import defer
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_ws import __version__, tracing
+from twisted_ws import __version__
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import Throttle, printable
+from twisted_ws.telemetry import tracing
 
 # The part of the traces that begin here which is recorded. Those that a client has begun are recorded if the client says so.
 RATIO = 0.01

@@ -20,7 +20,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws import tracing
 from twisted_ws.caller import Caller, Registry
 from twisted_ws.connection import Connection
 from twisted_ws.dispatch.awaitables import asDeferred
@@ -32,6 +31,7 @@ from twisted_ws.errors import BindingError, ConnectionClosed, HandlerError, Inte
 from twisted_ws.logs import ofCaller, peerName
 from twisted_ws.message import BINARY, TEXT
 from twisted_ws.service import Stay
+from twisted_ws.telemetry import tracing
 from twisted_ws.wire.websocket.runtime import Runtime
 
 _log = Logger()

@@ -10,11 +10,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws import tracing
 from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.errors import ServiceError
 from twisted_ws.logs import ofRequest, printable
+from twisted_ws.telemetry import tracing
 from twisted_ws.upgrade import Reject, UpgradeRequest, checkHeaders
 
 # Headers that belong to the handshake, like all Sec-WebSocket ones: a service that could set them could break it.

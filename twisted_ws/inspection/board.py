@@ -17,7 +17,6 @@ from twisted.logger import Logger
 
 from twisted_ws import __version__
 from twisted_ws.channels.channels import Channels
-from twisted_ws.counts import Counts
 from twisted_ws.engines.contract import HistoryLimits
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ChannelError
@@ -28,9 +27,10 @@ from twisted_ws.inspection.looking import look
 from twisted_ws.inspection.stats import Look, Watch
 from twisted_ws.limits import MIB
 from twisted_ws.message import Kind, Message
-from twisted_ws.records import RECENT
 from twisted_ws.server.callers import OpenCallers
 from twisted_ws.server.node import LocalNode
+from twisted_ws.telemetry.counts import Counts
+from twisted_ws.telemetry.records import RECENT
 from twisted_ws.wire.websocket.fanout import FanOuts
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from twisted_ws.records import RECENT, RecentRecords, Record
+from twisted_ws.telemetry.records import RECENT, RecentRecords, Record
 
 if TYPE_CHECKING:
     from twisted_ws.server.server import WebSocketServer

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, Struct, UnsetType
 
-from twisted_ws.counts import SECONDS
 from twisted_ws.metrics.now import Now, quantile
+from twisted_ws.telemetry.counts import SECONDS
 
 # Looks that latencies are of: one a second.
 WINDOW = 10

@@ -1,4 +1,4 @@
-"""What a server has done and how it is, for whoever watches it; the numbers themselves are counted in `twisted_ws.counts`.
+"""What a server has done and how it is, for whoever watches it; `twisted_ws.telemetry.counts` counts the numbers themselves.
 
 A program that has a server in it and a registry of prometheus_client: ``REGISTRY.register(Collector(server))``.
 """

@@ -13,17 +13,17 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted_ws import __version__
-from twisted_ws.counts import RECIPIENTS, SECONDS, Buckets, BucketTable, Table
 from twisted_ws.engines.contract import EngineState
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.metrics.garbage import PAUSES
 from twisted_ws.metrics.now import memoryOf, received
 from twisted_ws.metrics.process import Process
+from twisted_ws.telemetry.counts import RECIPIENTS, SECONDS, Buckets, BucketTable, Table
 from twisted_ws.wire import speedups
 
 if TYPE_CHECKING:
-    from twisted_ws.counts import Counts
     from twisted_ws.server.server import WebSocketServer
+    from twisted_ws.telemetry.counts import Counts
 
 # Before the name of each metric but those that every process has.
 PREFIX = "twisted_ws_"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from twisted_ws.counts import BucketTable
+from twisted_ws.telemetry.counts import BucketTable
 
 # By generation: "0", "1" and "2".
 PAUSES = BucketTable(1)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from twisted.internet.defer import Deferred
 
-from twisted_ws.counts import SECONDS
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.metrics.process import look
+from twisted_ws.telemetry.counts import SECONDS
 
 if TYPE_CHECKING:
     from twisted_ws.server.server import WebSocketServer
@@ -38,8 +38,8 @@ class Now(msgspec.Struct, frozen=True):
         refused: total of publications that were refused.
         deliveries: total of messages to many, counted for each recipient.
         deliveredBytes: total of their payloads.
-        delivery: how many publications took up to each of `twisted_ws.counts.SECONDS` seconds until all here that keep up had
-            them, and longer; totals, not added up. See `quantile`.
+        delivery: how many publications took up to each of `twisted_ws.telemetry.counts.SECONDS` seconds, and longer, until all
+            here that keep up had them; totals, not added up. See `quantile`.
         lag: the same for how late the reactor did what was due.
         sendQueue: bytes that wait for all peers.
         sendQueueLimit: beyond this, the connection for which most waits is ended.

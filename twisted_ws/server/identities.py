@@ -20,13 +20,13 @@ from twisted_ws.caller import Caller
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.closecodes import EXPIRED
-from twisted_ws.counts import Counts
 from twisted_ws.engines.contract import Engine, Revocation
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.identity import Identity
 from twisted_ws.server.callers import OpenCallers
 from twisted_ws.server.node import CLOSING
 from twisted_ws.spelling import didYouMean
+from twisted_ws.telemetry.counts import Counts
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.door.origins import AllowedOrigins
 from twisted_ws.wire.websocket.connection import WebSocketConnection

@@ -23,7 +23,6 @@ from twisted_ws.access.sources import MOST_BYTES, TokenMessage
 from twisted_ws.caller import Caller
 from twisted_ws.channels.channels import Channels
 from twisted_ws.channels.service import ChannelService
-from twisted_ws.counts import SERVICE
 from twisted_ws.dispatch.dispatcher import Dispatcher
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.interceptors import Interceptor, checkInterceptors, intercepted, interceptedUpgrade
@@ -43,6 +42,7 @@ from twisted_ws.server.node import CLOSING, LocalNode
 from twisted_ws.server.pacing import paced, sliceSize
 from twisted_ws.server.routes import Match, Routes
 from twisted_ws.service import checkClose
+from twisted_ws.telemetry.counts import SERVICE
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.door.hosts import machineNames

@@ -19,9 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ws import tracing
 from twisted_ws.errors import TransportError
 from twisted_ws.logs import peerName, printable
+from twisted_ws.telemetry import tracing
 from twisted_ws.upgrade import Reject, UpgradeRequest
 from twisted_ws.wire.door.handshake import Accept, Deny, decide, isUpgrade
 from twisted_ws.wire.door.head import BadHead, RequestHead, emptyLines, headEnd, parseHead

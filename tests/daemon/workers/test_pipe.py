@@ -10,7 +10,7 @@ from twisted.logger import Logger, LogLevel, formatEvent, formatEventAsClassicLo
 from twisted.python.failure import Failure
 
 from twisted_ws.daemon.workers.pipe import LONGEST, Certificates, PipeObserver, PipeReader
-from twisted_ws.records import Record
+from twisted_ws.telemetry.records import Record
 
 
 class Pipe:

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted_ws.daemon.workers.crew import Worker
 from twisted_ws.daemon.workers.policy import Pulse
 from twisted_ws.daemon.workers.spawning import LINES, LINGER, LOG, WorkerProcess, howEnded
-from twisted_ws.records import Record
+from twisted_ws.telemetry.records import Record
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.engines.redis.harness import FaultyHarness
 from tests.engines.redis.servers import Server
-from twisted_ws import tracing
 from twisted_ws.engines.contract import EngineState, HistoryLimits
 from twisted_ws.engines.redis import tail
 from twisted_ws.engines.redis.publishing import TOGETHER, TOGETHER_BYTES, packedLimits
@@ -19,6 +18,7 @@ from twisted_ws.engines.redis.server.scripts import HELLO, LONGEST, PUBLISH, REP
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Cursor, Message, parseAfter, parsePosition
+from twisted_ws.telemetry import tracing
 from twisted_ws.testing.engines import RecordingNode
 from twisted_ws.testing.engines.harness import Data
 

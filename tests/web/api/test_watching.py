@@ -16,7 +16,7 @@ from twisted_ws.inspection.board import LOG, STATS
 from twisted_ws.inspection.inspector import Inspector
 from twisted_ws.inspection.log import Warnings
 from twisted_ws.inspection.tails import FORGOTTEN, RATE
-from twisted_ws.records import RecentRecords
+from twisted_ws.telemetry.records import RecentRecords
 from twisted_ws.web.admin.resource import AdminResource
 from twisted_ws.web.api.broadcast import broadcastSite
 

@@ -13,12 +13,12 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws import tracing
 from twisted_ws.access.asking.breaker import Breaker
 from twisted_ws.access.asking.exchange import Answer, Exchanges, Question, Unanswered
 from twisted_ws.access.options import Options
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import Throttle
+from twisted_ws.telemetry import tracing
 from twisted_ws.wire.tls.files import pemCertificates, readFile
 
 # Seconds from the asking to the answer, with all waiting between.

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted_ws.access.secretfile import readPassword
-from twisted_ws.counts import OUTBOX
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.server.server import WebSocketServer
+from twisted_ws.telemetry.counts import OUTBOX
 
 if TYPE_CHECKING:
     from twisted_ws.outbox.service import Outbox

@@ -12,7 +12,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, globalLogPu
 from zope.interface import implementer
 
 from twisted_ws.limits import KIB, MIB
-from twisted_ws.records import FIELDS, OTHER, TEXT, VALUE, Record, recordOf
+from twisted_ws.telemetry.records import FIELDS, OTHER, TEXT, VALUE, Record, recordOf
 
 # Characters of what a worker prints that are passed on in one piece, at most.
 LONGEST = 64 * KIB

@@ -11,8 +11,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ws import tracing
-from twisted_ws.counts import BucketTable
 from twisted_ws.engines.contract import (
     Command,
     Description,
@@ -32,6 +30,8 @@ from twisted_ws.engines.journal import Journal
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import MIB, Limits
 from twisted_ws.message import Message, Position, Publication, Published
+from twisted_ws.telemetry import tracing
+from twisted_ws.telemetry.counts import BucketTable
 from twisted_ws.wire.loop.wheel import Wheel
 
 # Bytes that the hub may leave unread before nothing more is published here, so publishers become as slow as it is.

@@ -14,8 +14,6 @@ import msgspec
 from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.logger import Logger
 
-from twisted_ws import tracing
-from twisted_ws.counts import BucketTable
 from twisted_ws.engines.contract import (
     Command,
     Description,
@@ -78,6 +76,8 @@ from twisted_ws.engines.redis.watching import Watching
 from twisted_ws.errors import ChannelError
 from twisted_ws.message import NOWHERE, Message, Position, Publication, Published
 from twisted_ws.names import isPattern
+from twisted_ws.telemetry import tracing
+from twisted_ws.telemetry.counts import BucketTable
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure

@@ -12,7 +12,6 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.python.failure import Failure
 
-from twisted_ws.counts import Buckets, merged
 from twisted_ws.engines.contract import (
     Command,
     Description,
@@ -31,6 +30,7 @@ from twisted_ws.engines.redis.server.contact import TIMES, Times
 from twisted_ws.engines.redis.server.url import parseURL
 from twisted_ws.message import Message, Position, Published
 from twisted_ws.names import isPattern
+from twisted_ws.telemetry.counts import Buckets, merged
 
 _STATES = (EngineState.DOWN, EngineState.RESUMING, EngineState.UP)  # from the worst
 

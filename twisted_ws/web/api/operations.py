@@ -11,7 +11,6 @@ from msgspec import UNSET, Struct
 from twisted_ws.access.kinds.ticket import TicketAuthenticator
 from twisted_ws.channels.page import Page
 from twisted_ws.channels.presence import AnswerBudget
-from twisted_ws.counts import API
 from twisted_ws.dispatch.largejson import hasMoreValues
 from twisted_ws.engines.contract import Description, Disconnect, Revocation, Unsubscribe
 from twisted_ws.errors import ChannelError
@@ -19,6 +18,7 @@ from twisted_ws.inspection import channels
 from twisted_ws.inspection.asking import ready
 from twisted_ws.message import Message, parsePosition
 from twisted_ws.names import checkName
+from twisted_ws.telemetry.counts import API
 from twisted_ws.web.api import schemas
 from twisted_ws.web.api.inspecting import INSPECTIONS
 from twisted_ws.web.api.operation import Call, Operation, given, limit

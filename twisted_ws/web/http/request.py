@@ -16,8 +16,8 @@ from twisted.web.http_headers import Headers as RawHeaders
 from twisted.web.resource import IResource, getChildForRequest
 from twisted.web.server import NOT_DONE_YET, Request
 
-from twisted_ws import tracing
 from twisted_ws.logs import peerName, printable
+from twisted_ws.telemetry import tracing
 from twisted_ws.upgrade import Headers
 from twisted_ws.web.http.errors import HttpError, notAllowed
 from twisted_ws.web.http.resource import HttpResource

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.protocol import Protocol
 from twisted.web.server import Site
 
-from twisted_ws.counts import SECONDS, Buckets
+from twisted_ws.telemetry.counts import SECONDS, Buckets
 from twisted_ws.web.http.connection import HttpConnection
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.web.http.request import HttpRequest

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from twisted.logger import Logger
 
-from twisted_ws.counts import Buckets
+from twisted_ws.telemetry.counts import Buckets
 
 # Seconds between two turns: how late a deadline may fire. It never fires early.
 TICK = 0.25

@@ -17,10 +17,10 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtoc
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_ws.counts import Table
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import printable
+from twisted_ws.telemetry.counts import Table
 from twisted_ws.wire import speedups
 from twisted_ws.wire.tls.certificates import CertifiedKey, loadAuthorities, loadKeyStore, loadPEM
 from twisted_ws.wire.tls.contexts import newContext, showKey, trust

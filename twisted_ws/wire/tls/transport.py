@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from zope.interface import providedBy
 from zope.interface.declarations import Provides
 
-from twisted_ws.counts import Table
 from twisted_ws.logs import Throttle, peerName, printable
+from twisted_ws.telemetry.counts import Table
 from twisted_ws.wire import speedups
 from twisted_ws.wire.loop.transports import hasTLS, peerOf
 from twisted_ws.wire.tls.contexts import openSSLReason

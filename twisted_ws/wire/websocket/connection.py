@@ -21,7 +21,6 @@ from zope.interface import implementer
 
 from twisted_ws import logs
 from twisted_ws.closecodes import codeName
-from twisted_ws.counts import Counts
 from twisted_ws.errors import (
     ConnectionClosed,
     InternalError,
@@ -35,6 +34,7 @@ from twisted_ws.frames import FIN, OutgoingMessage, frame
 from twisted_ws.logs import printable
 from twisted_ws.message import CLOSE, PING, PONG, TEXT, textPayload
 from twisted_ws.service import checkClose
+from twisted_ws.telemetry.counts import Counts
 from twisted_ws.wire.door.handshake import Accept
 from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.loop.keysharing import shareKeys

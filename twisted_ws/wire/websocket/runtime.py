@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.counts import Counts
 from twisted_ws.limits import Limits
 from twisted_ws.logs import DETAILS, Throttle
+from twisted_ws.telemetry.counts import Counts
 from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.lane.group import PollGroup
 from twisted_ws.wire.loop.backlog import Backlog

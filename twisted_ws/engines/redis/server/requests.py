@@ -10,12 +10,12 @@ import hiredis
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from twisted_ws import tracing
-from twisted_ws.counts import BucketTable
 from twisted_ws.engines.redis.server.link import Link
 from twisted_ws.engines.redis.server.operations import HOLD, Call, Operation, unavailable
 from twisted_ws.engines.redis.server.scripts import Script, nameOf
 from twisted_ws.errors import ChannelError
+from twisted_ws.telemetry import tracing
+from twisted_ws.telemetry.counts import BucketTable
 
 if TYPE_CHECKING:
     from twisted_ws.wire.loop.wheel import Wheel

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from twisted_ws.counts import MOST_ROWS, OTHER, Buckets, BucketTable, Table
+from twisted_ws.telemetry.counts import MOST_ROWS, OTHER, Buckets, BucketTable, Table
 
 
 def test_bucketsByTheirUpperEnds():

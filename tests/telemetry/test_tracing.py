@@ -15,13 +15,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from twisted_ws import Reject, WebSocketService, tracing
+from twisted_ws import Reject, WebSocketService
 from twisted_ws.access.asking.backend import BackEnd
 from twisted_ws.access.asking.exchange import Answer, Question, Unanswered
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.client import HandshakeRefused
 from twisted_ws.identity import Identity
-from twisted_ws.records import recordOf
+from twisted_ws.telemetry import tracing
+from twisted_ws.telemetry.records import recordOf
 from twisted_ws.testing import serve
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

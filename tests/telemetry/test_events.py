@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import twisted_ws
-from twisted_ws.logevents import EVENTS, PIECES
-from twisted_ws.records import FIELDS
+from twisted_ws.telemetry.events import EVENTS, PIECES
+from twisted_ws.telemetry.records import FIELDS
 
 PACKAGE = Path(twisted_ws.__file__).parent
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 # It writes what `Throttle.info` was given.
 FORWARDS = "logs.py"
 

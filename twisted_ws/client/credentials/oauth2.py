@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from twisted_ws.access.asking.exchange import Answer, Exchanges, Question, Unanswered
+from twisted_ws.client.credentials.signed import SignedToken
 from twisted_ws.client.errors import ConnectFailed
-from twisted_ws.client.signed import SignedToken
 from twisted_ws.logs import printable
 from twisted_ws.wire.tls.files import readFile, replaceFile
 

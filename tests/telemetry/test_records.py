@@ -3,7 +3,7 @@ from __future__ import annotations
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-from twisted_ws.records import RECENT, RECENT_TEXT, RecentRecords, recordOf
+from twisted_ws.telemetry.records import RECENT, RECENT_TEXT, RecentRecords, recordOf
 
 
 def test_fields() -> None:

@@ -11,9 +11,9 @@ from msgspec import Meta
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent
 from zope.interface import implementer
 
-from twisted_ws import tracing
 from twisted_ws.limits import KIB
 from twisted_ws.logs import shown
+from twisted_ws.telemetry import tracing
 
 # Characters of one field; of the message and of the traceback, each about as many as `shown` keeps.
 VALUE = 512
