@@ -108,6 +108,7 @@ class Limits:
     adminSession: float = _limit(12 * 3600, "seconds", "logged out", "a working day; whoever stays logs in again")
     adminSessions: int = _limit(100, "sessions", "the oldest is logged out", "a few people, each with some browsers")
     adminTails: int = _limit(16, "tails", "429", "each looks at the messages of what it follows, in every process")
+    adminTailsPerKey: int = _limit(8, "tails", "429", "one person with many must leave some to the others")
     # Messages
     maxMessageSize: int = _limit(1 * MIB, "bytes", "1009", "after inflation; a message is held in memory until it is whole")
     fragmentCharge: int = _limit(

@@ -60,16 +60,18 @@ class Followed:
         number: the last part of its channel's name.
         kind, name: what it follows.
         at: the server that follows a channel.
+        by: the name of the key that has begun it; "" where nobody needs one.
         unwatched: since when nobody watches it.
     """
 
-    __slots__ = ("at", "kind", "name", "number", "unwatched")
+    __slots__ = ("at", "by", "kind", "name", "number", "unwatched")
 
-    def __init__(self, number: int, kind: str, name: str, at: str, now: float) -> None:
+    def __init__(self, number: int, kind: str, name: str, at: str, by: str, now: float) -> None:
         self.number = number
         self.kind = kind
         self.name = name
         self.at = at
+        self.by = by
         self.unwatched: float | None = now
 
     @property
@@ -140,13 +142,13 @@ class Board:
 
     # Tails.
 
-    async def follow(self, kind: str, name: str) -> Followed:
-        """Begin a tail, or return the one that follows the same.
+    async def follow(self, kind: str, name: str, by: str = "") -> Followed:
+        """Begin a tail, or return the one that follows the same; `by` is the name of the key that wants it, if one is needed.
 
         Raises:
             ChannelError: there are too many, or the engine cannot be asked.
         """
-        if (same := self._sameOrRoom(kind, name)) is not None:
+        if (same := self._sameOrRoom(kind, name, by)) is not None:
             return same
         at = ""
         if kind == tails.CHANNEL:
@@ -156,14 +158,14 @@ class Board:
             if not nodes:
                 raise ChannelError("unavailable", "No server that could follow it has answered.")
             at = nodes[0]
-            if (same := self._sameOrRoom(kind, name)) is not None:  # others may have begun some meanwhile
+            if (same := self._sameOrRoom(kind, name, by)) is not None:  # others may have begun some meanwhile
                 return same
         number = next(self._numbers)
-        made = self.tails[number] = Followed(number, kind, name, at, self.runtime.wheel.seconds())
+        made = self.tails[number] = Followed(number, kind, name, at, by, self.runtime.wheel.seconds())
         self._later(0.0)
         return made
 
-    def _sameOrRoom(self, kind: str, name: str) -> Followed | None:
+    def _sameOrRoom(self, kind: str, name: str, by: str) -> Followed | None:
         """Return the tail that follows the same, None if there is room for another.
 
         Raises:
@@ -174,6 +176,9 @@ class Board:
                 return each
         if len(self.tails) >= self._server.limits.adminTails:
             raise ChannelError("too-many-requests", f"There are {len(self.tails)} tails already: end one.")
+        own = sum(each.by == by for each in self.tails.values()) if by else 0
+        if own and own >= self._server.limits.adminTailsPerKey:
+            raise ChannelError("too-many-requests", f"You follow {own} already: end one.")
         return None
 
     def end(self, number: int, why: str) -> bool:

@@ -376,13 +376,21 @@ def test_nobodyAnswers(tmp_path: Path) -> None:
 
 
 def test_theEngineAnswers(tmp_path: Path) -> None:
-    """With --connect, an engine is asked, and nothing stays of this."""
+    """With --connect, an engine is looked at: its nodes are counted, none comes, and no key is written."""
     valkey = Server()
     try:
         options = (*safe(tmp_path), "--engine", f"redis://127.0.0.1:{valkey.port}", "--connect")
         code, report = check(tmp_path, *options)
         assert (code, report["errors"]) == (RIGHT, [])
-        assert report["asked"] == [f"--engine redis://127.0.0.1:{valkey.port}: it answers; other nodes: 0"]
+        assert report["asked"] == [f"--engine redis://127.0.0.1:{valkey.port}: it answers; nodes: 0"]
+        with socket.create_connection(("127.0.0.1", valkey.port)) as connection:
+            connection.sendall(b"DBSIZE\r\n")
+            assert connection.recv(100) == b":0\r\n"
+            connection.sendall(b"SET tw1:gate x\r\n")
+            assert connection.recv(100) == b"+OK\r\n"
+        code, report = check(tmp_path, *options)
+        assert (code, [each["code"] for each in report["errors"]]) == (WRONG, ["no-answer"])
+        assert "has keys of another application behind tw1:" in report["errors"][0]["text"]
     finally:
         valkey.kill()
 

@@ -617,6 +617,17 @@ def test_olderData(harness, node):
         node()
 
 
+def test_look(harness, node):
+    """Whoever only looks sees the nodes, and is none; data that no node could use are an error."""
+    first, second = node(), node()
+    engine = harness.engine(RecordingNode(), Limits())
+    assert sorted(each.id for each in harness.wait(engine.look())) == sorted([first.id, second.id])
+    assert len(harness.wait(first.engine.nodes())) == 2
+    harness.server.ask("HSET", key(harness, "gate"), "v", "1")
+    with pytest.raises(ConfigurationError, match=r"^The engine's server .* has data of version 1, but"):
+        harness.wait(engine.look())
+
+
 def test_moreThanTheKernelTakes(harness, node):
     """What the kernel does not take at once goes later, in order, and nothing of it is lost or sent twice."""
     first = node(historyBytes=1 << 26)

@@ -213,11 +213,17 @@ def test_tooMuch(world):
 
 
 def test_sameTail(world):
-    """Two people who follow the same have one tail; there are only so many."""
+    """Two people who follow the same have one tail; each has only so many of their own, and there are only so many in all."""
+    limits = world.server.limits
     assert world.tail(channel="a").json == world.tail("watcher", channel="a").json
-    for number in range(world.server.limits.adminTails - 1):
+    for number in range(limits.adminTailsPerKey - 1):
         assert world.tail(channel=f"b{number}").status == 200
-    assert world.tail(channel="c").status == 429
+    refused = world.tail(channel="c")
+    assert (refused.status, refused.json["message"]) == (429, "You follow 8 already: end one.")
+    assert world.tail(channel="a").status == 200
+    for number in range(limits.adminTails - limits.adminTailsPerKey):
+        assert world.tail("watcher", channel=f"c{number}").status == 200
+    assert world.tail("watcher", channel="d").json["message"] == "There are 16 tails already: end one."
 
 
 def test_manyAtOnce(world, monkeypatch):
@@ -234,7 +240,8 @@ def test_manyAtOnce(world, monkeypatch):
         changed.setattr(engine, "ask", later)
         for number, client in enumerate(clients):
             body = json.dumps({"channel": f"a{number // 2}"}).encode()
-            headers = "Content-Type: application/json", f"Authorization: Bearer {keyOf('ops')}"
+            by = "ops" if number < world.server.limits.adminTails else "watcher"
+            headers = "Content-Type: application/json", f"Authorization: Bearer {keyOf(by)}"
             client.ask("/api/tails", *headers, method="POST", body=body)
     assert len(waiting) == 40
     for answer, kind, payload in waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -15,8 +16,10 @@ from twisted_ws.daemon.loading.authenticators import makeAuthenticators
 from twisted_ws.daemon.loading.engines import MEMORY, engineMaker
 from twisted_ws.daemon.loading.outbox import outboxOptions
 from twisted_ws.daemon.settings import Settings
+from twisted_ws.engines.contract import Engine
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.server.server import WebSocketServer
+from twisted_ws.wire.websocket.runtime import Runtime
 
 # Seconds for each of them to answer.
 PATIENCE = 10.0
@@ -82,17 +85,29 @@ async def _askOutbox(options: dict[str, Any], settings: Settings, report: Report
 
 
 async def _askEngine(settings: Settings, report: Report, reactor: Any) -> None:
-    """Join the engine as one more server without clients, and leave again."""
-    server = WebSocketServer(limits=settings.limits, engine=engineMaker(settings), reactor=reactor)
+    """See that the engine answers, and how many nodes it has: those of the package are looked at, others have to be joined."""
+    maker = engineMaker(settings)
+    assert maker is not None  # it is not the one in memory
     try:
-        await server.started().addTimeout(PATIENCE, reactor)
-        asked = server.engine.nodes()
-        nodes = await asked if isinstance(asked, Deferred) else asked
+        look = getattr(maker(Runtime(reactor, settings.limits)), "look", None)
+        if look is not None:
+            count = len(await look().addTimeout(PATIENCE, reactor))
+        else:
+            count = await _join(maker, settings, reactor)
     except TookTooLong:
         report.wrong("no-answer", f"--engine: no answer within {PATIENCE:g} seconds")
     except (ConfigurationError, ChannelError) as error:
         report.wrong("no-answer", f"--engine: {error}")
     else:
-        others = len(nodes) - 1
-        report.asked.append(f"--engine {settings.engine}: it answers; other nodes: {others}")
-    await server.stop(0).addErrback(lambda failure: None).addTimeout(PATIENCE, reactor)
+        report.asked.append(f"--engine {settings.engine}: it answers; nodes: {count}")
+
+
+async def _join(maker: Callable[[Runtime], Engine], settings: Settings, reactor: Any) -> int:
+    """Join the engine as one more server without clients, leave again, and return how many others there are."""
+    server = WebSocketServer(limits=settings.limits, engine=maker, reactor=reactor)
+    try:
+        await server.started().addTimeout(PATIENCE, reactor)
+        asked = server.engine.nodes()
+        return len(await asked if isinstance(asked, Deferred) else asked) - 1
+    finally:
+        await server.stop(0).addErrback(lambda failure: None).addTimeout(PATIENCE, reactor)

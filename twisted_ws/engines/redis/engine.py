@@ -30,6 +30,7 @@ from twisted_ws.engines.contract import (
     Unsubscribe,
 )
 from twisted_ws.engines.redis.calls import Calls
+from twisted_ws.engines.redis.looking import look, nodesIn
 from twisted_ws.engines.redis.presence import Presence
 from twisted_ws.engines.redis.publishing import Publisher, Publishing, packedLimits
 from twisted_ws.engines.redis.reading import Reading
@@ -773,17 +774,14 @@ class RedisEngine:
 
     def nodes(self) -> Deferred[list[NodeInfo]]:
         """Return the nodes that are alive (see `Engine`)."""
+        return self._requests.ask(NODES, (self.keys.leases, self.keys.nodes), (), nodesIn)
 
-        def found(reply: list[bytes | None]) -> list[NodeInfo]:
-            nodes = []
-            for each in reply:
-                try:
-                    nodes.append(msgspec.msgpack.decode(each or b"", type=NodeInfo))
-                except ValueError:
-                    continue  # of another version
-            return nodes
+    def look(self) -> Deferred[list[NodeInfo]]:
+        """Return the same without joining them, and without `start`.
 
-        return self._requests.ask(NODES, (self.keys.leases, self.keys.nodes), (), found)
+        The Deferred fails with `ConfigurationError` if no node could work with the server now.
+        """
+        return look(self._dialer, self._address, Keys(self._url, ""))
 
     def claim(self, key: str, until: float) -> Deferred[bool]:
         """Return True once (see `Engine`)."""

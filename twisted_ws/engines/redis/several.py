@@ -185,6 +185,12 @@ class SeveralEngine:
         """Return the nodes that are alive (see `Engine`)."""
         return self._first.nodes()
 
+    def look(self) -> Deferred[list[NodeInfo]]:
+        """Return the same without joining them; all servers are looked at (see `RedisEngine.look`)."""
+        asked = gatherResults([each.look() for each in self._engines], consumeErrors=True)
+        first = self._engines.index(self._first)
+        return asked.addCallbacks(lambda found: found[first], _unwrapped)
+
     def claim(self, key: str, until: float) -> Deferred[bool]:
         """Return True once (see `Engine`)."""
         return self._of(key).claim(key, until)

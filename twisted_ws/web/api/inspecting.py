@@ -80,7 +80,7 @@ async def startTail(call: Call) -> schemas.Tail:
         call.require("read", name)
     else:
         call.require("admin", None)
-    tail = await call.inspector.board.follow(kind, name)
+    tail = await call.inspector.board.follow(kind, name, call.request.by.name)
     return schemas.Tail(tail.channel, UNWATCHED)
 
 

@@ -104,6 +104,24 @@ class Owner(Protocol):
         """Learn of another state."""
 
 
+def checkGate(keys: Keys, version: bytes | None) -> None:
+    """Refuse a server whose data this package cannot use.
+
+    Args:
+        keys: the names.
+        version: of its data; None: there are data, but not ours.
+
+    Raises:
+        ConfigurationError: the text is the end of a sentence about the server.
+    """
+    if version is None:
+        prefix = keys.prefix.decode("ascii")
+        raise ConfigurationError(f"has keys of another application behind {prefix}: give another prefix= in the URL")
+    if version != b"%d" % VERSION:
+        found = version.decode(errors="replace")
+        raise ConfigurationError(f"has data of version {found}, but this package knows version {VERSION} only")
+
+
 class Contact:
     """The contact with one server, or with the primary that Sentinels know.
 
@@ -374,13 +392,8 @@ class Contact:
             max(int(self._times.closed * 1000), 1),
             self._keys.control,
         )
-        if reply[0] == b"foreign":
-            prefix = self._keys.prefix.decode("ascii")
-            raise ConfigurationError(f"has keys of another application behind {prefix}: give another prefix= in the URL")
-        if reply[0] == b"version":
-            raise ConfigurationError(
-                f"has data of version {reply[1].decode(errors='replace')}, but this package knows version {VERSION} only"
-            )
+        if reply[0] in (b"foreign", b"version"):
+            checkGate(self._keys, reply[1] if reply[0] == b"version" else None)
         return reply[1], reply[2] / 1000
 
     @inlineCallbacks
