@@ -102,6 +102,7 @@ class Channels:
         self.seconds = runtime.wheel.seconds
         self.unixTime = runtime.unixTime
         self.counts = runtime.counts
+        self._times, self._taken = self.counts.publications.rows, self.counts.recipients
         self.subscriptions = 0
         self.behind: dict[BufferedSubscriber, None] = {}
         self._clock: Callable[[], float] = runtime.reactor.seconds
@@ -260,6 +261,7 @@ class Channels:
         asked: Message | None = None,
         limits: HistoryLimits | None = None,
         source: str = SERVICE,
+        isTraced: bool = False,
     ) -> Deferred[Published]:
         """Publish a message to all subscribers of `channel`, and keep it for those that come back.
 
@@ -272,6 +274,7 @@ class Channels:
             asked: what the publisher sent, if a service has replaced it by `message`; None: `message`.
             limits: how much of the channel is kept from now on; None: what the operator says of it, or `Limits`.
             source: who publishes, as it is counted: `SERVICE`, `CLIENT` or `API` of `twisted_ws.telemetry.counts`.
+            isTraced: whether there is a span of it already.
 
         Returns:
             A Deferred of the answer. It has fired already, unless the engine answers later, or the message has to wait for others
@@ -283,13 +286,36 @@ class Channels:
             TypeError: JSON has no form for `message`.
             ValueError: a lone surrogate in text or key.
         """
+        if tracing.tracer is not None and not isTraced:
+            return self._publishInSpan(channel, message, key, idempotencyKey, asked, limits, source)
+        # This may be called a hundred thousand times a second: it is one function, and what it counts is written out.
         try:
-            if tracing.tracer is not None:
-                return self._publishInSpan(channel, message, key, idempotencyKey, asked, limits, source)
-            return self._publish(channel, message, key, idempotencyKey, asked, limits, source)
+            checkName(channel, self.limits.channelName)
+            message = Message.of(message)
+            size = len(message.payload)
+            if size > self.limits.maxMessageSize:
+                raise ChannelError("too-large", f"A message has at most {self.limits.maxMessageSize} bytes.")
+            if key is not None:
+                _checkKey(key)
+                if not key.isascii():
+                    key.encode()  # what is numbered must have a form that can be sent
+            if idempotencyKey is None:
+                fingerprint = b""
+            else:
+                _checkKey(idempotencyKey)
+                fingerprint = _fingerprint(key, asked or message)
+            if self.fanOuts.pending:
+                self.fanOuts.admit(size)
+            if limits is None and self.options is not None:
+                limits = self.options.history(channel)
+            begun = self._clock()
+            answer = self._engine.publish(channel, message, key, idempotencyKey, fingerprint, limits)
         except ChannelError as error:
             self.counts.publishErrors.add(error.code)
             raise
+        if isinstance(answer, Published):
+            return succeed(self._countPublication(answer, begun, source))
+        return answer.addCallbacks(self._countPublication, self._countRefusal, callbackArgs=(begun, source))
 
     def _publishInSpan(self, channel: str, *arguments: Any) -> Deferred[Published]:
         attributes = {
@@ -300,9 +326,10 @@ class Channels:
         }
         published: Deferred[Published] = tracing.traced(
             "publish",
-            self._publish,
+            self.publish,
             channel,
             *arguments,
+            True,
             kind="producer",
             attributes=attributes,
             linked=tracing.links(),
@@ -310,46 +337,13 @@ class Channels:
         )
         return published
 
-    def _publish(
-        self,
-        channel: str,
-        message: Any,
-        key: str | None,
-        idempotencyKey: str | None,
-        asked: Message | None,
-        limits: HistoryLimits | None,
-        source: str,
-    ) -> Deferred[Published]:
-        checkName(channel, self.limits.channelName)
-        message = Message.of(message)
-        size = len(message.payload)
-        if size > self.limits.maxMessageSize:
-            raise ChannelError("too-large", f"A message has at most {self.limits.maxMessageSize} bytes.")
-        for each in (key, idempotencyKey):
-            if each is not None and len(each) > LONGEST_KEY:
-                raise ChannelError("too-large", f"A key has at most {LONGEST_KEY} characters.")
-        if key is not None and not key.isascii():
-            key.encode()  # what is numbered must have a form that can be sent
-        fingerprint = b"" if idempotencyKey is None else _fingerprint(key, asked or message)
-        if self.fanOuts.pending:
-            self.fanOuts.admit(size)
-        if limits is None and self.options is not None:
-            limits = self.options.history(channel)
-        begun = self._clock()
-        answer = self._engine.publish(channel, message, key, idempotencyKey, fingerprint, limits)
-        if isinstance(answer, Published):
-            self._countPublication(answer, begun, source)
-            return succeed(answer)
-        return answer.addCallbacks(self._countPublication, self._countRefusal, callbackArgs=(begun, source))
-
     def _countPublication(self, published: Published, begun: float, source: str) -> Published:
-        # It may come a hundred thousand times a second: the methods of what counts are written out.
-        counts, recipients, passed = self.counts, published.recipients, self._clock() - begun
+        recipients, passed = published.recipients, self._clock() - begun
         key = source, "" if self.options is None else self.options.namespace(published.channel)
-        times = counts.publications.rows.get(key) or counts.publications.of(*key)
+        times = self._times.get(key) or self.counts.publications.of(*key)
         times.counts[bisect_left(SECONDS, passed)] += 1
         times.sum += passed
-        taken = counts.recipients
+        taken = self._taken
         taken.counts[bisect_left(RECIPIENTS, recipients)] += 1
         taken.sum += recipients
         return published
@@ -664,6 +658,11 @@ def _shortened(history: History, most: int) -> History:
         return history
     first = publications[-most]
     return History(Position(first.epoch, first.offset - 1), False, publications[-most:])
+
+
+def _checkKey(key: str) -> None:
+    if len(key) > LONGEST_KEY:
+        raise ChannelError("too-large", f"A key has at most {LONGEST_KEY} characters.")
 
 
 def _fingerprint(key: str | None, message: Message) -> bytes:

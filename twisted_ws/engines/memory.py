@@ -344,8 +344,9 @@ class MemoryEngine:
         log.top += 1
         log.touched = now
         publication = Publication(log.channel, self.epoch, log.top, message.kind, message.payload, key, now)
-        if limits is not log.limits and (limits or self._usual) is not log.limits:
-            self._limit(log, limits or self._usual)
+        wanted = limits or self._usual
+        if wanted is not log.limits:
+            self._limit(log, wanted)
         self._keep(log, publication)
         if log.wheelSlot is None:
             self._wheel.set(log, now + log.limits.age)
@@ -671,13 +672,16 @@ class MemoryEngine:
             self._wheel.set(log, (log.entries[0].at if log.entries else log.touched) + limits.age)
 
     def _keep(self, log: ChannelLog, publication: Publication) -> None:
-        limits = log.limits
-        size = _charge(publication)
-        log.entries.append(publication)
+        limits, entries = log.limits, log.entries
+        size = CHARGE + publication.size
+        entries.append(publication)
+        if len(entries) > limits.messages:  # of a busy channel always: one comes, and one goes
+            size -= CHARGE + entries.pop(0).size
+        else:
+            self.messages += 1
         log.bytes += size
         self.bytes += size
-        self.messages += 1
-        if len(log.entries) > limits.messages or log.bytes > limits.bytes or self.bytes > self._limits.historyTotal:
+        if len(entries) > limits.messages or log.bytes > limits.bytes or self.bytes > self._limits.historyTotal:
             self._trim(log)
 
     def _trim(self, log: ChannelLog) -> None:
