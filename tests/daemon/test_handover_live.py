@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,8 @@ class Counter(WebSocketService):
 
     def onHandOver(self, caller):
         self.gone += 1
+        with open("gone", "a") as file:
+            file.write("x")
         if "OLD" == "dies" and self.gone == 50 and once("died"):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -203,3 +206,17 @@ def test_whoCannotGo() -> None:
             client.send("next")
             assert client.recv(60) == "1 v0"
         daemon.waitFor("1 (it has TLS here)")
+
+
+def test_stopMeanwhile() -> None:
+    """A stop while the old process waits for the end of a message is as any other: its client is asked to leave at once."""
+    with server(1) as (daemon, place), ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        clients = [stack.enter_context(daemon.client("/counter")) for _ in range(3)]
+        clients[0].socket.sendall(b"\x01\x80\0\0\0\0")
+        reloading = pool.submit(reload, place, "--services")
+        # One of the two others may have gone before, to try the new code.
+        until(lambda: (place / "gone").exists() and len((place / "gone").read_text()) == 2)
+        daemon.signal(signal.SIGTERM)
+        assert [ended(client) for client in clients] == [1001] * 3
+        daemon.waitForEnd()
+        reloading.result()

@@ -71,8 +71,12 @@ class Revocations:
 
     def coversToken(self, tokenId: str | None, user: str, issuedAt: float | None) -> bool:
         """Return whether a token is revoked; one that does not say when it was issued counts as issued long ago."""
-        now = self._unixTime()
-        if tokenId is not None and self._tokens.get(tokenId, 0) > now:
+        if tokenId is not None and self.coversTokenId(tokenId):
             return True
+        now = self._unixTime()
         before, until = self._users.get(user, (0.0, 0.0))
         return until > now and (issuedAt or 0) < before
+
+    def coversTokenId(self, tokenId: str) -> bool:
+        """Return whether the token with an id is revoked, whosever it is."""
+        return self._tokens.get(tokenId, 0) > self._unixTime()

@@ -57,6 +57,8 @@ from twisted_ws.wire.websocket.receiver import EventReceiver
 from twisted_ws.wire.websocket.runtime import OpenResponse, Runtime
 from twisted_ws.wire.websocket.welcome import Welcome
 
+# What callers are told at a stop, unless something else is said.
+FAREWELL = CloseCode.GOING_AWAY, "server stops"
 # The cost of ending one HTTP response, in steps of `Turns`.
 STOPPING = 40
 
@@ -174,7 +176,7 @@ class WebSocketServer:
         sayWhich()
         self._leaving: dict[Dispatcher, Deferred[None] | None] = {}
         self._stopping: Deferred[None] | None = None
-        self.farewell: tuple[int, str] = CloseCode.GOING_AWAY, "server stops"
+        self.farewell: tuple[int, str] = FAREWELL
         self.visits: set[OpenResponse] = set()
         self.callers: Callers = self._callers
         wheel = self.runtime.wheel

@@ -9,10 +9,13 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from tests.engines.hub.test_servers import Machine, SoonTransport, heard
+from tests.turns import Counting
 from twisted_ws import ChannelService, Identity, WebSocketService
-from twisted_ws.daemon.handover.giving import Giving, Sockets
+from twisted_ws.daemon.handover.giving import BACK, Giving, Sockets
 from twisted_ws.daemon.handover.taking import Taking
 from twisted_ws.engines.contract import Disconnect
+from twisted_ws.server.handover.arrival import Arrival
+from twisted_ws.wire.loop.turns import STEPS
 
 
 class Late(SoonTransport):
@@ -80,6 +83,13 @@ def streams(clock):
 
 class Listener(WebSocketService):
     """Listens to broadcasts."""
+
+
+class Room(WebSocketService):
+    """Keeps its callers."""
+
+    def onOpen(self, caller):
+        """Do nothing."""
 
 
 class Moving:
@@ -329,6 +339,62 @@ def test_twoAtOnce(monkeypatch, seed):
         came = client.readMessages()
         assert [text for text in came if text[0] == "b"] == broadcast
         assert [text for text in came if text[0] == "p"] in (published, [])
+
+
+@pytest.mark.parametrize("how", ["dies", "refuses"])
+def test_allComeBack(moving, monkeypatch, how):
+    """When very many come back, because the new process has died or refuses them, that takes as many turns as it needs."""
+    machine = moving.machine
+    clients = [machine.workers[0].connect("/listen") for _ in range(256)]
+    moving.give()
+    stream = moving.stream
+    if how == "dies":
+        real = stream.received
+        stream.received = lambda frame, descriptors: frame[0] == "callers" or real(frame, descriptors)
+    else:
+        machine.workers[1].server.remount("/listen", Room())
+    while len(machine.workers[0].server.callers):
+        moving.step(0.001)
+    arrivals = Counting(machine.workers[0].server.runtime.turns, monkeypatch, Arrival, "arrive")
+    if how == "dies":
+        stream.close()
+    while not moving.done:
+        moving.step(0.001)
+    moving.step(1)
+    assert arrivals.count == 256
+    assert arrivals.most <= STEPS // BACK + 1
+    machine.hub.broadcast("still here")
+    moving.step(1)
+    if how == "dies":
+        assert [client.readMessages() for client in clients] == [["still here"]] * 256
+    else:
+        assert {client.closed for client in clients} == {(1012, "service restarts")}
+    machine.workers[0].flushErrors()
+
+
+def test_stops(moving):
+    """When all are asked to leave meanwhile, those on their way come back first, and nobody waits for who cannot go yet."""
+    machine = moving.machine
+    clients = [machine.workers[0].connect("/listen") for _ in range(3)]
+    middle = machine.workers[0].connect("/listen")
+    middle.sendBytes(b"\x01\x80\0\0\0\0")
+    moving.give()
+    while len(machine.workers[0].server.callers) > 1:
+        moving.step(0.001)
+    began = moving.clock.seconds()
+    stopped = []
+    moving.taking.stop()
+    moving.giving.stop().addCallback(stopped.append)
+    while not stopped:
+        moving.step(0.001)
+    assert moving.clock.seconds() - began < 0.1
+    assert len(machine.workers[0].server.callers) == 4
+    machine.workers[0].server.stop()
+    moving.step(1)
+    assert [client.closed for client in (*clients, middle)] == [(1001, "server stops")] * 4
+    moving.giving.stop().addCallback(stopped.append)
+    assert len(stopped) == 2
+    machine.workers[0].flushErrors()
 
 
 def test_anotherVersion(moving, monkeypatch):

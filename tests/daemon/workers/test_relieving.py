@@ -152,3 +152,23 @@ def test_theOneThatTookThemDies() -> None:
     assert old.process.pid is not None
     stage.clock.advance(10)
     assert old.process.pid is None
+
+
+def test_stopWhileItGives() -> None:
+    """A stop asks a worker to leave that still gives its connections, and lets it take as long as any other, once."""
+    stage = Relieving(1)
+    stage.start()
+    (old,) = stage.launched
+    stage.roll()
+    new = stage.last
+    stage.ready(new)
+    stage.answer(old, "worker.giveSome", 0)
+    stage.clock.advance(LIMITS.drainTimeout)
+    stage.crew.stop()
+    assert (kinds(old), kinds(new)) == (["worker.give", "worker.drain"], ["worker.take"] * 2 + ["worker.drain"])
+    stage.clock.advance(LIMITS.drainTimeout)
+    assert old.process.pid is not None
+    stage.crew.stop()
+    assert kinds(old)[2:] == []
+    stage.clock.advance(10)
+    assert old.process.pid is None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from math import ceil
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,6 +44,9 @@ WINDOW = 8
 BATCH_BYTES = 4 * MIB
 # The cost of taking one out of this process, in steps of `Turns`.
 STEPS = 48
+# The same for putting one back, and for forgetting one that has gone.
+BACK = 96
+FORGETTING = 4
 # The same for asking one to leave.
 CLOSING = 40
 # Seconds for its answer, at least.
@@ -171,6 +176,11 @@ class Giving:
         self._asked: set[str] = set()
         self._answers: dict[str, Deferred[Any]] = {}
         self._batches: dict[int, _Batch] = {}
+        self._answered: deque[tuple[_Batch, dict[int, str]]] = deque()  # what is not here any more, but for those refused
+        self._isSorting = False
+        self._stops = self._isDone = False
+        self._nap: Deferred[None] | None = None
+        self._whenDone: list[Deferred[None]] = []
         self._number = 0
         self._room: Deferred[None] | None = None
         self._isOver = False
@@ -206,14 +216,14 @@ class Giving:
                     await self._wait()
                 return not self._batches
             look, settled = LOOK, reactor.seconds() + SETTLING
-            while not self._isOver:
+            while not (self._isOver or self._stops):
                 await self._expect()
                 waiting = await self._giveAll()
                 self._dismiss(until - reactor.seconds())
                 now = reactor.seconds()
                 if now >= until or not (waiting or self._server.runtime.deciding or now < settled):
                     break
-                await deferLater(reactor, look)
+                await self._rest(look)
                 look = min(2 * look, LONGEST_LOOK)
             while self._batches and not self._isOver:
                 await self._wait()
@@ -221,11 +231,32 @@ class Giving:
         finally:
             # Until the other process has said what it has, or has ended, nobody knows whose the rest is.
             self._stream.finish()
-            while not self._isOver:
+            while self._isSorting or not self._isOver:
                 await self._wait()
-            self._takeBack()
+            await self._takeBack()
             self._noting.end()
             self._stream.close()
+            self._isDone = True
+            for each in self._whenDone:
+                each.callback(None)
+
+    def stop(self) -> Deferred[None]:
+        """Give no more, because all are asked to leave; return a Deferred that fires when nobody is on the way any longer."""
+        self._stops = True
+        if self._nap is not None:
+            self._nap.cancel()
+        done: Deferred[None] = Deferred()
+        if self._isDone:
+            done.callback(None)
+        else:
+            self._whenDone.append(done)
+        return done
+
+    async def _rest(self, seconds: float) -> None:
+        self._nap = deferLater(self._server.reactor, seconds)
+        with suppress(CancelledError):
+            await self._nap
+        self._nap = None
 
     def _received(self, frame: Sequence[Any], descriptors: Iterable[int]) -> None:
         for each in descriptors:
@@ -285,7 +316,7 @@ class Giving:
         await self._noting.mark()
         waiting, batch = False, _Batch(kind)
         async for each in self._server.runtime.turns.through(some, STEPS):
-            if self._isOver:
+            if self._isOver or self._stops:
                 break
             if not each.isOpen() or each in self.refused:
                 continue
@@ -308,7 +339,7 @@ class Giving:
             if batch.isFull:
                 self._send(batch)
                 batch = _Batch(kind)
-                while len(self._batches) >= WINDOW and not self._isOver:
+                while len(self._batches) + len(self._answered) >= WINDOW and not self._isOver:
                     await self._wait()
                 await self._noting.mark()
         if batch.states:
@@ -348,23 +379,41 @@ class Giving:
         self._stream.send(batch.kind, number, time.monotonic(), batch.states, descriptors=batch.sockets)
 
     def _taken(self, number: int, refused: Sequence[tuple[int, str]]) -> None:
-        """Close what the other process has: the connections are its alone from now on."""
-        batch = self._batches.pop(number)
-        for index, why in refused:
-            self._back(batch, index)
+        """Note which the other process has: the connections are its alone from now on."""
+        self._answered.append((self._batches.pop(number), dict(refused)))
+        for _, why in refused:
             if why not in self._whys:
                 self._whys.add(why)
                 self._log.warn("callers do not go on in the new process: {reason}", reason=why, event="handover.kept")
-        kept = {index for index, _ in refused}
-        for index, socket in enumerate(batch.sockets):
-            if index not in kept:
-                self.given += 1
-                self._sockets.close(socket)
-                self._tellEngine(_decoded(batch, index))
+        if not self._isSorting:
+            self._isSorting = True
+            Deferred.fromCoroutine(self._sort()).addErrback(self._notSorted)
+
+    async def _sort(self) -> None:
+        """Close what the other process has, and go on with what it has not."""
+        while self._answered:
+            batch, whys = self._answered[0]
+            async for index in self._server.runtime.turns.through(range(len(batch.sockets)), BACK if whys else FORGETTING):
+                if index in whys:
+                    self._back(batch, index)
+                else:
+                    self.given += 1
+                    self._sockets.close(batch.sockets[index])
+                    self._tellEngine(batch, index)
+            self._answered.popleft()
+            self._wake()
+        self._isSorting = False
         self._wake()
 
-    def _tellEngine(self, state: CallerState | StreamState) -> None:
+    def _notSorted(self, failure: Failure) -> None:
+        self._log.failure("connections that had gone were not let go", failure, event="handover.broken")
+        self._answered.clear()
+        self._isSorting = False
+        self._wake()
+
+    def _tellEngine(self, batch: _Batch, index: int) -> None:
         if self._noting.journal is None:  # else it knows from the other process
+            state = _decoded(batch, index)
             for each in state.subscriptions:
                 if each.entered is not None:
                     self._server.channels.presence.departed(each.channel, state.connectionId)
@@ -379,11 +428,12 @@ class Giving:
         else:
             self._streamArrival.arrive(state, attach)
 
-    def _takeBack(self) -> None:
+    async def _takeBack(self) -> None:
+        """Go on with all that the other process has not taken."""
         batches, self._batches = self._batches, {}
-        for batch in batches.values():
-            for index in range(len(batch.states)):
-                self._back(batch, index)
+        places = [(batch, index) for batch in batches.values() for index in range(len(batch.states))]
+        async for batch, index in self._server.runtime.turns.through(places, BACK):
+            self._back(batch, index)
 
     def _wait(self) -> Deferred[None]:
         room: Deferred[None] = Deferred()

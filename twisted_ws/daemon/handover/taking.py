@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from twisted_ws.daemon.handover.giving import SOCKETS, Noting, Sockets
 from twisted_ws.daemon.handover.stream import HandStream
-from twisted_ws.server.handover.arrival import Arrival
+from twisted_ws.server.handover.arrival import STOPPING, Arrival
 from twisted_ws.server.handover.states import VERSION, decode
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.web.channels.moving import StreamArrival
@@ -48,10 +48,22 @@ class Taking:
         self._work: deque[tuple[list[Any], list[int]]] = deque()
         self._isWorking = False
         self._hasEnded = False
+        self._stops = False
+        self._whenIdle: list[Deferred[None]] = []
         self.taken = 0
         self.done: Deferred[None] = Deferred()
         stream.received = self._received
         stream.ended = self._ended
+
+    def stop(self) -> Deferred[None]:
+        """Take no more, because all are asked to leave; return a Deferred that fires when all that were taken are here."""
+        self._stops = True
+        idle: Deferred[None] = Deferred()
+        if self._isWorking:
+            self._whenIdle.append(idle)
+        else:
+            idle.callback(None)
+        return idle
 
     def _received(self, frame: list[Any], descriptors: list[int]) -> None:
         self._work.append((frame, descriptors))
@@ -68,8 +80,14 @@ class Taking:
 
     def _failed(self, failure: Any) -> None:
         self._log.failure("connections from another process were not taken over", failure, event="handover.broken")
-        self._isWorking = False
+        self._rest()
         self._end()
+
+    def _rest(self) -> None:
+        self._isWorking = False
+        waiting, self._whenIdle = self._whenIdle, []
+        for each in waiting:
+            each.callback(None)
 
     async def _do(self) -> None:
         """Handle the frames, one after the other."""
@@ -85,7 +103,7 @@ class Taking:
                 await self._take(decode, self._arrival, fields, descriptors)
             elif kind == "streams":
                 await self._take(decodeStream, self._streams, fields, descriptors)
-        self._isWorking = False
+        self._rest()
         if self._hasEnded:
             self._end()
 
@@ -110,7 +128,7 @@ class Taking:
         refused: list[tuple[int, str]] = []
         for index, (packed, socket) in enumerate(zip(states, sockets, strict=True)):
             state = decoder(packed)
-            why = arrival.refusal(state)
+            why = STOPPING if self._stops else arrival.refusal(state)
             if why is None:
                 found.append((state, socket))
             else:

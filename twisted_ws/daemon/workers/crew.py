@@ -117,6 +117,7 @@ class Worker:
         heard: when something came from it, as of the last ping (`Line.heard`).
         isLinked: whether its link is up, or will be.
         hasOrders: whether it was told what to run.
+        isGiving: whether it was asked to give its connections to another one.
         deadline: the call that kills it if it does not do what it is to do.
     """
 
@@ -135,6 +136,7 @@ class Worker:
         self.heard = 0.0
         self.isLinked = True
         self.hasOrders = False
+        self.isGiving = False
         self.deadline: Any = None
 
     @property
@@ -428,17 +430,19 @@ class Crew:
             return
         new.line.send("worker.take")
         old.line.send("worker.give")
+        old.isGiving = True
         self._leaving(old)
 
     def _dismiss(self, worker: Worker) -> None:
-        """Ask a worker to leave."""
-        if worker.stage in (Stage.LEAVING, Stage.ENDED):
+        """Ask a worker to leave; one that gives its connections to another is to do so no longer."""
+        if worker.stage is Stage.ENDED or (worker.stage is Stage.LEAVING and not worker.isGiving):
             return
         worker.line.send("worker.drain")
-        self._leaving(worker)
+        self._leaving(worker, isAnew=worker.isGiving)
+        worker.isGiving = False
 
-    def _leaving(self, worker: Worker) -> None:
-        if worker.stage is Stage.LEAVING:
+    def _leaving(self, worker: Worker, isAnew: bool = False) -> None:
+        if worker.stage is Stage.LEAVING and not isAnew:
             return
         worker.stage = Stage.LEAVING
         self._stopDeadline(worker)

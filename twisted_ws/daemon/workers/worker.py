@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import LoopingCall
 from twisted.logger import (
@@ -60,7 +60,7 @@ from twisted_ws.engines.hub.worker import HubEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.metrics.reports import report
 from twisted_ws.server.handover.arrival import RESTART
-from twisted_ws.server.server import WebSocketServer
+from twisted_ws.server.server import FAREWELL, WebSocketServer
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.websocket.runtime import Runtime
@@ -99,6 +99,8 @@ class WorkerDaemon(Daemon):
         self._made: list[tuple[ListenAddress, IProtocolFactory, bool]] = []
         self._covers: dict[int, list[Listener]] = {}
         self._watchesExpiry = slot == 0
+        self._givings: set[Giving] = set()
+        self._takings: set[Taking] = set()
         self._until = 0.0  # when those have to leave that cannot be given to another worker; 0: not yet
         self._number = slot + 1
         super().__init__(orders.settings, reactor)
@@ -184,9 +186,12 @@ class WorkerDaemon(Daemon):
         self._stopListening(self._covers.pop(slot, []))
 
     def drain(self) -> Deferred[Any]:
-        """Stop accepting, and return a Deferred that fires when all callers have left."""
+        """Stop accepting, and return a Deferred that fires when all callers have left; those on their way come back first."""
         self._stopAccepting()
-        return maybeDeferred(self.stopService)
+        self._stopListening(self._webSocketListeners)
+        self.server.farewell = FAREWELL
+        settled = [each.stop() for each in self._givings] + [each.stop() for each in self._takings]
+        return DeferredList(settled).addCallback(lambda _: maybeDeferred(self.stopService))
 
     def give(self, stream: HandStream) -> Deferred[bool]:
         """Stop accepting, and give the open connections to the process at the other end of a stream.
@@ -199,20 +204,26 @@ class WorkerDaemon(Daemon):
         self.server.farewell = RESTART
         limit = self.server.limits.drainTimeout
         self._until = self._until or self._reactor.seconds() + limit
-        giving = Giving(self.server, stream)
-        return Deferred.fromCoroutine(self._give(giving))
+        return Deferred.fromCoroutine(self._give(Giving(self.server, stream)))
 
     def giveSome(self, stream: HandStream, share: float) -> Deferred[int]:
         """Give a part of the callers to the process at the other end of a stream, and go on; return how many, later."""
         giving = Giving(self.server, stream, share=share)
-        return Deferred.fromCoroutine(giving.run(self._reactor.seconds())).addCallback(lambda _: giving.given)
+        return Deferred.fromCoroutine(self._run(giving, self._reactor.seconds())).addCallback(lambda _: giving.given)
+
+    async def _run(self, giving: Giving, until: float) -> bool:
+        self._givings.add(giving)
+        try:
+            return await giving.run(until)
+        finally:
+            self._givings.discard(giving)
 
     def failures(self) -> tuple[int, int]:
         """Return how many handlers have raised so far, and how many callers there are."""
         return sum(self.server.counts.handlerErrors.rows.values()), len(self.server.callers)
 
     async def _give(self, giving: Giving) -> bool:
-        whole = await giving.run(self._until)
+        whole = await self._run(giving, self._until)
         reasons = [f"{count} ({why})" for why, count in Counter(giving.refused.values()).items()]
         text = "connections that go on in the new worker: {count}" + ("; that do not: {reason}" if reasons else "")
         _log.info(text, count=giving.given, reason=", ".join(reasons), event="handover.done")
@@ -220,7 +231,9 @@ class WorkerDaemon(Daemon):
 
     def take(self, stream: HandStream) -> None:
         """Take the open connections of the process at the other end of a stream."""
-        Taking(self.server, stream)
+        taking = Taking(self.server, stream)
+        self._takings.add(taking)
+        taking.done.addBoth(lambda _: self._takings.discard(taking))
 
     @property
     def patience(self) -> float:

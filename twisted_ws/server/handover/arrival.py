@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -10,8 +10,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.access.chain import requireScope
-from twisted_ws.access.lifetime import Term
-from twisted_ws.access.refusals import AccessRefused
+from twisted_ws.access.lifetime import Lifetime, Term
+from twisted_ws.access.refusals import REVOKED, AccessRefused
 from twisted_ws.caller import Caller
 from twisted_ws.channels.moving import Expectation
 from twisted_ws.channels.service import ChannelService
@@ -43,6 +43,8 @@ _log = Logger()
 
 # What a caller is closed with that has come, but cannot go on.
 RESTART = CloseCode.SERVICE_RESTART, "service restarts"
+# Why none can go on in a server that asks all to leave.
+STOPPING = "the server is stopping"
 
 
 class Arrival:
@@ -74,7 +76,7 @@ class Arrival:
         """Return the service that answers a request here, and why nobody can go on with it; None if somebody can."""
         server = self._server
         if server.isStopping:
-            return None, "the server is stopping"
+            return None, STOPPING
         match = server.match(request.target.partition("?")[0])
         if match is None:
             return None, "nothing answers its path"
@@ -148,9 +150,22 @@ class Arrival:
         else:
             subscriber = (JsonSubscriber if state.membership == "json" else RawSubscriber)(caller, service)
         subscriber.held = state.held
-        for channel, until, mayPublish, tokenId in state.terms:
-            (caller.life or self._server.identities.lifeOf(caller)).grant(channel, Term(until, mayPublish, tokenId))
         return self._expectation.arrive(subscriber, state.subscriptions)
+
+    def grant(self, caller: Any, life: Lifetime, terms: Iterable[tuple[str, float, bool, str | None]]) -> None:
+        """Let subscriptions that go on here end with their tokens: at once those whose tokens have ended on the way.
+
+        Args:
+            caller: the caller or visitor.
+            life: what ends its subscriptions.
+            terms: see `CallerState`.
+        """
+        revocations = self._server.identities.revocations
+        for channel, until, mayPublish, tokenId in terms:
+            life.grant(channel, Term(until, mayPublish, tokenId))
+            if tokenId is not None and revocations.coversTokenId(tokenId):
+                life.release(channel)
+                caller.membership.lapse(channel, REVOKED)
 
     def _failed(self, failure: Failure, dispatcher: Dispatcher, state: CallerState) -> None:
         """Close: what it has missed cannot be had now, and it resumes with another connection."""
@@ -173,8 +188,8 @@ class Arrival:
         for entry in missed or ():
             self._give(entry, caller, subscriber)
         dispatcher.arrive(unpack(state.said))
-        if missed is None:
-            caller.close(*RESTART)
+        if missed is None or self._server.isStopping:  # a stop that has begun has not seen this one
+            caller.close(*(RESTART if missed is None else self._server.farewell))
             return
         self._obeyAll(missed, caller, subscriber)
         identity = caller.identity
@@ -184,6 +199,8 @@ class Arrival:
             except AccessRefused as refused:
                 caller.close(EXPIRED, refused.reason)
                 return
+        if state.terms:  # now that the subscriptions are there, and before they are judged without
+            self.grant(caller, caller.life or self._server.identities.lifeOf(caller), state.terms)
         if subscriber is not None and (judging := subscriber.judge()) is not None:
             judging.addErrback(lambda failure: _log.failure("subscriptions were not checked", failure, event="handover.broken"))
         moving.begin(connection)

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ws.access.lifetime import Lifetime, Term
+from twisted_ws.access.lifetime import Lifetime
 from twisted_ws.access.refusals import AccessRefused
 from twisted_ws.channels.moving import Expectation, SubscriptionState
 from twisted_ws.channels.service import ChannelService
@@ -289,8 +289,7 @@ class StreamArrival:
             ends = subscriber.expire, subscriber.expiring, subscriber.lapse
             visitor.life = Lifetime(stream, self._server.channels.seconds, self._server.channels.unixTime, *ends)
             visitor.life.set(identity)
-            for channel, until, mayPublish, tokenId in state.terms:
-                visitor.life.grant(channel, Term(until, mayPublish, tokenId))
+            self._arrival.grant(visitor, visitor.life, state.terms)
         if (judging := subscriber.judge()) is not None:
             judging.addErrback(lambda failure: _log.failure("an event stream was not checked", failure, event="handover.broken"))
 
