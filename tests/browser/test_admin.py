@@ -16,6 +16,7 @@ from tests.browser.axe import violations
 from tests.browser.chromium import PATIENCE, Tab
 from tests.browser.firefox import firefox
 from tests.live.support import Running, curl, running, until, writeService
+from tests.ports import freePort
 
 FILES = Path(__file__).parents[2] / "twisted_ws/web/static/admin"
 MOST = 40_000  # bytes of all files of the page
@@ -423,13 +424,13 @@ def test_wrong(tab: Tab, tmp_path: Path) -> None:
 
 def test_heals(tab: Tab, tmp_path: Path) -> None:
     """A page whose server has gone says so and since when, and is live again when there is one, without being asked."""
-    with _running(tmp_path) as server:
-        port = server.port("http")
+    ports = ("--port", "0", "--broadcast-port", str(freePort()))
+    with _running(tmp_path, ports=ports) as server:
         _open(tab, server)
         _shows(tab, "state", "live")
     _shows(tab, "state", "since")
     assert tab.run("document.getElementById('state').classList.contains('bad')")
-    with _running(tmp_path, ports=("--port", "0", "--broadcast-port", str(port))):
+    with _running(tmp_path, ports=ports):
         _shows(tab, "state", "live")
 
 

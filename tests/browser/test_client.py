@@ -12,6 +12,7 @@ import pytest
 from tests.browser.chromium import PATIENCE, Tab
 from tests.browser.proxy import Proxy
 from tests.live.support import Running, running
+from tests.ports import freePort
 
 TRANSPORTS = ("websocket", "sse", "poll")
 
@@ -82,18 +83,16 @@ def _received(tab: Tab, publisher: Publisher) -> None:
     tab.wait(f"numbers.length >= {publisher.count}")
 
 
-@contextmanager
-def _restarted(directory: Path, port: int) -> Iterator[Running]:
-    """Start a server where another one was."""
-    with running(directory, ports=("--port", str(port), "--broadcast-port", "0")) as server:
-        yield server
+def _ports() -> tuple[str, ...]:
+    """Return options for servers that are one after the other at the same place."""
+    return ("--port", str(freePort()), "--broadcast-port", "0")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_everyMessageOnceAndInOrder(tab: Tab, tmp_path: Path, transport: str) -> None:
     """1,000 messages come once and in order, though the page is offline five times and the server restarts, which is told."""
-    publisher = Publisher()
-    with running(tmp_path) as server, publisher.to(server):
+    publisher, ports = Publisher(), _ports()
+    with running(tmp_path, ports=ports) as server, publisher.to(server):
         port = server.port("ws")
         assert _visit(tab, port, transports=[transport]) == transport
         for _ in range(3):
@@ -101,7 +100,7 @@ def test_everyMessageOnceAndInOrder(tab: Tab, tmp_path: Path, transport: str) ->
         _received(tab, publisher)
         server.stop()
         tab.wait("client.state !== 'open'")
-    with _restarted(tmp_path, port) as server, publisher.to(server):
+    with running(tmp_path, ports=ports) as server, publisher.to(server):
         publisher.publish(200)
         tab.wait("client.state === 'open'")
         for _ in range(2):
@@ -124,8 +123,8 @@ def test_everyMessageOnceAndInOrder(tab: Tab, tmp_path: Path, transport: str) ->
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_whatARestartTookAwayIsTold(tab: Tab, tmp_path: Path, transport: str) -> None:
     """What was published while the page was away, and forgotten by a restart, is told as lost; all after it is there."""
-    publisher = Publisher()
-    with running(tmp_path) as server, publisher.to(server):
+    publisher, ports = Publisher(), _ports()
+    with running(tmp_path, ports=ports) as server, publisher.to(server):
         port = server.port("ws")
         _visit(tab, port, transports=[transport])
         publisher.publish(10)
@@ -133,7 +132,7 @@ def test_whatARestartTookAwayIsTold(tab: Tab, tmp_path: Path, transport: str) ->
         tab.offline(True)
         tab.wait("client.state === 'offline'")
         publisher.publish(10)
-    with _restarted(tmp_path, port) as server, publisher.to(server):
+    with running(tmp_path, ports=ports) as server, publisher.to(server):
         publisher.publish(10)
         tab.offline(False)
         publisher.publish(10)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.browser.chromium import PATIENCE, Tab
 from tests.live.support import Running, running
+from tests.ports import freePort
 
 _SEND = """(text => {
     document.getElementById("message").value = text;
@@ -50,15 +51,15 @@ def test_aPersonSeesTheEchoAndTheBroadcast(tab: Tab, tmp_path: Path, scheme: str
 
 def test_thePageTellsThatTheServerHasStoppedAndComesBack(tab: Tab, tmp_path: Path) -> None:
     """When the server stops the page says so and cannot send; when one is there again, it connects by itself."""
-    with running(tmp_path) as server:
-        port = server.port("ws")
+    ports = ("--port", str(freePort()), "--broadcast-port", "0")
+    with running(tmp_path, ports=ports) as server:
         _open(tab, server)
     tab.wait("document.getElementById('state').dataset.state !== 'connected'")
     assert tab.run("document.getElementById('send').disabled")
     tab.wait("document.getElementById('connect-error').textContent.startsWith('Not connected: ')")
     assert tab.run("document.getElementById('connect-error').checkVisibility()")
     _shown(tab, "note", "server stops (code 1001)")
-    with running(tmp_path, ports=("--port", str(port), "--broadcast-port", "0")):
+    with running(tmp_path, ports=ports):
         tab.wait("document.getElementById('status').textContent === 'connected'")
         assert not tab.run("document.getElementById('connect-error').checkVisibility()")
         tab.run(f"{_SEND}('again')")

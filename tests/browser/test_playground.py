@@ -9,6 +9,7 @@ import pytest
 from tests.browser.axe import violations
 from tests.browser.chromium import PATIENCE, Tab
 from tests.live.support import Running, curl, running
+from tests.ports import freePort
 
 # Below this contrast of a text to what is behind it, people with weak sight cannot read it (WCAG 2.2, 1.4.3).
 _READABLE = 4.5
@@ -119,13 +120,13 @@ def test_play(tab: Tab, tmp_path: Path, scheme: str, transport: str, by: str) ->
 
 def test_whatIsLostIsTold(tab: Tab, tmp_path: Path) -> None:
     """When the server has forgotten what was published, the page says that it may be lost, and shows what is still there."""
-    with running(tmp_path) as server:
-        port = server.port("ws")
+    ports = ("--port", str(freePort()), "--broadcast-port", "0")
+    with running(tmp_path, ports=ports) as server:
         _open(tab, server)
         _click(tab, "network")
         _shows(tab, "channel-status", "disconnected")
         curl("-d", "forgotten", f"http://localhost:{server.port('http')}/channels/playground")
-    with running(tmp_path, ports=("--port", str(port), "--broadcast-port", "0")) as server:
+    with running(tmp_path, ports=ports) as server:
         curl("-d", "still here", f"http://localhost:{server.port('http')}/channels/playground")
         _click(tab, "network")
         _shows(tab, "recovered", "1 message still there, others may be lost")

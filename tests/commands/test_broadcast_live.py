@@ -14,6 +14,7 @@ import trustme
 
 from tests.commands.support import command, going
 from tests.live.support import PATIENCE, Running, running
+from tests.ports import freePort
 
 KEY = "0123456789abcdef0123456789abcdef"
 
@@ -108,9 +109,7 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
     """A failure is one line that says what to do, and an exit code by its cause."""
     there = site(server)
     (tmp_path / "empty").write_text("# nothing\n")
-    closed = socket.create_server(("127.0.0.1", 0))
-    nobody = closed.getsockname()[1]
-    closed.close()
+    nobody = freePort()
     key = ("--key-file", _file(server, "keys"))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for arguments, code, text in (

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 
 from tests.commands.support import COMMAND, SERVICES, command, echo, foreign, going
 from tests.live.support import PATIENCE, Running, environment, running, writeService
+from tests.ports import freePort
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +177,7 @@ def test_refusals(server: Running, tmp_path: Path) -> None:
         socket.create_server(("127.0.0.1", 0)) as talkative,
         foreign(echo) as there,
     ):
-        closed = socket.create_server(("127.0.0.1", 0))
-        nobody = closed.getsockname()[1]
-        closed.close()
+        nobody = freePort()
 
         def greet() -> None:
             with talkative.accept()[0] as guest, suppress(ConnectionResetError):  # it leaves without a farewell

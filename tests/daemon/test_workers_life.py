@@ -19,6 +19,7 @@ from tests.daemon.test_live import SOCKET_OF_SYSTEMD
 from tests.daemon.workers.support import ASK, SERVICE, ended, isGone, oneEach, state, workers
 from tests.live.nursery import BIN, run
 from tests.live.support import COMMAND, PATIENCE, PORTS, TWISTD, environment, running, starting, until, writeService
+from tests.ports import freePort
 
 
 @pytest.fixture
@@ -94,19 +95,18 @@ def test_aSecondSignal(tmp_path: Path) -> None:
 
 def test_aSupervisorThatIsKilled(tmp_path: Path) -> None:
     """When the supervisor is killed, its workers let their callers go, and end; the next server finds the port free."""
-    with starting(tmp_path, [*COMMAND, *PORTS, "--workers", "1"]) as server:
+    port = freePort()
+    command = [*COMMAND, "--port", str(port), "--broadcast-port", "off", "--workers", "1"]
+    with starting(tmp_path, command) as server:
         server.waitForState("READY=1")
-        port = server.port("ws")
         (worker,) = workers(server)
         with server.client() as client:
             server.signal(signal.SIGKILL)
             assert ended(client) == 1001
         until(partial(isGone, worker))
-    with starting(tmp_path, [*COMMAND, "--port", str(port), "--broadcast-port", "off", "--workers", "1"]) as server:
+    with starting(tmp_path, command) as server:
         server.waitFor("1 worker listens")
-        done = run(
-            [*COMMAND, "--port", str(port), "--broadcast-port", "off", "--workers", "1"], PATIENCE, cwd=tmp_path, text=True
-        )
+        done = run(command, PATIENCE, cwd=tmp_path, text=True)
         assert done.returncode == 1
         assert done.stderr.startswith(f"twisted_ws: Another process is listening on port {port}:")
 

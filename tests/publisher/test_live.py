@@ -17,6 +17,7 @@ import trustme
 from twisted_ws_publisher import AsyncPublisher, Publisher, PublishError
 
 from tests.live.support import PATIENCE, running
+from tests.ports import freePort
 
 KEYS = "shop: 0123456789abcdef0123456789abcdef publish:* broadcast disconnect read:* tickets\n"
 
@@ -144,9 +145,7 @@ def test_fork(server):
 
 def test_restart(tmp_path):
     """While the server restarts, publishers wait; every message is published, and none twice."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = freePort()
     ports = ("--port", "0", "--broadcast-port", str(port), "--history-file", "history")
     seen: list[int] = []
     going = threading.Event()
@@ -264,9 +263,7 @@ def test_silence(silent):
 
 def test_nobody():
     """Where nobody listens, nothing is done, and the error says so."""
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        where = f"http://127.0.0.1:{gone.getsockname()[1]}"
-    with Publisher(where, timeout=0.5) as push, pytest.raises(PublishError, match="refused") as caught:
+    with Publisher(f"http://127.0.0.1:{freePort()}", timeout=0.5) as push, pytest.raises(PublishError, match="refused") as caught:
         push.publish("a", 1)
     assert (caught.value.code, caught.value.may_be_done) == ("no-answer", False)
 

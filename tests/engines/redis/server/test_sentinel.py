@@ -6,7 +6,8 @@ import pytest
 from twisted.internet import reactor
 
 from tests.engines.redis.harness import FaultyHarness
-from tests.engines.redis.servers import Server, freePort
+from tests.engines.redis.servers import Server
+from tests.ports import freePort
 from twisted_ws.engines.contract import EngineSettings, EngineState
 from twisted_ws.engines.redis.several import makeEngine
 from twisted_ws.errors import ChannelError, ConfigurationError

@@ -9,8 +9,9 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
 from tests.engines.redis.harness import RedisHarness
-from tests.engines.redis.servers import Server, freePort
+from tests.engines.redis.servers import Server
 from tests.engines.redis.ways import Way
+from tests.ports import freePort
 from twisted_ws.engines.contract import EngineSettings, EngineState
 from twisted_ws.engines.redis.several import SeveralEngine, makeEngine
 from twisted_ws.errors import ConfigurationError
