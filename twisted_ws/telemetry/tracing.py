@@ -69,6 +69,61 @@ def injected(span: Any) -> tuple[tuple[str, str], ...]:
     return tuple(carrier.items())
 
 
+def carried() -> str | None:
+    """Return the current span as it travels between servers, in the form of `traceparent`; None if it is not recorded."""
+    found = _trace.get_current_span().get_span_context()
+    if not (found.is_valid and found.trace_flags.sampled):
+        return None
+    return f"00-{found.trace_id:032x}-{found.span_id:016x}-01"
+
+
+def _carriedBy(text: str) -> Any:
+    """Return the context that `carried` has made a text of; None if it is no such text."""
+    parts = text.split("-")
+    try:
+        trace, span = int(parts[1], 16), int(parts[2], 16)
+    except (ValueError, IndexError):
+        return None
+    found = _trace.SpanContext(trace, span, True, _trace.TraceFlags(_trace.TraceFlags.SAMPLED))
+    return _trace.set_span_in_context(_trace.NonRecordingSpan(found), _context.Context()) if found.is_valid else None
+
+
+def under(text: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `call` returns; what it does is a part of a span of another server, which it has `carried` here."""
+    context = _carriedBy(text)
+    if context is None:
+        return call(*arguments)
+    token = _context.attach(context)
+    try:
+        return call(*arguments)
+    finally:
+        _context.detach(token)
+
+
+def delivered(text: str, channel: str, take: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `take` returns, and make a span of it, a part of one of another server.
+
+    Args:
+        text: the other span, which that server has `carried` here.
+        channel: the channel.
+        take: passes a message of it on, and returns how many took it, now or later.
+        arguments: its arguments.
+    """
+    parent = _carriedBy(text)
+    if parent is None:
+        return take(*arguments)
+    attributes = {
+        "messaging.system": "twisted_ws",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": channel,
+    }
+    return traced("deliver", take, *arguments, kind="consumer", attributes=attributes, parent=parent, found=_tellRecipients)
+
+
+def _tellRecipients(span: Any, count: int) -> None:
+    span.set_attribute("twisted_ws.recipients", count)
+
+
 def start(
     name: str,
     kind: str = "internal",

@@ -5,6 +5,7 @@ import pytest
 from tests.engines.hub.links import connect
 from tests.engines.hub.worlds import Worker, World
 from twisted_ws.engines.contract import Disconnect, EngineState, Revocation
+from twisted_ws.engines.hub.frames import VERSION
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import Limits
@@ -85,7 +86,7 @@ def test_notTaken():
     world.hub.attach(hubLink)
     world.transports += connect(hubLink, link)
     refused = world.result(link.request("hello", 99, "node03", 0, 0.0, "9"))
-    assert "version 2, and not 99" in refused.message
+    assert f"version {VERSION}, and not 99" in refused.message
     assert [*world.hub.spokes] == ["node01"]
 
 

@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from tests.engines.redis.harness import FaultyHarness
 from tests.engines.redis.servers import Server
+from tests.telemetry.test_tracing import parent, spans
 from twisted_ws.engines.contract import EngineState, HistoryLimits
 from twisted_ws.engines.redis import tail
 from twisted_ws.engines.redis.publishing import TOGETHER, TOGETHER_BYTES, packedLimits
@@ -17,10 +18,12 @@ from twisted_ws.engines.redis.server.contact import Times
 from twisted_ws.engines.redis.server.scripts import HELLO, LONGEST, PUBLISH, REPAIR, VERSION
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import Limits
-from twisted_ws.message import START, Cursor, Message, parseAfter, parsePosition
+from twisted_ws.message import START, Cursor, Message, Position, parseAfter, parsePosition
 from twisted_ws.telemetry import tracing
 from twisted_ws.testing.engines import RecordingNode
 from twisted_ws.testing.engines.harness import Data
+
+__all__ = ["spans"]
 
 
 class Harness(FaultyHarness):
@@ -615,6 +618,20 @@ def test_olderData(harness, node):
     harness.server.ask("HSET", key(harness, "gate"), "v", "1", "run", "x", "gen", "y", "until", "0")
     with pytest.raises(ConfigurationError, match="version 1, but this package knows version"):
         node()
+
+
+def test_traced(harness, node, spans):
+    """What one node publishes is delivered by all nodes in the same trace; what is kept is the same as without."""
+    first, second = node(), node()
+    feeds = [watch(harness, each, "a") for each in (first, second)]
+    first.counts["a"], second.counts["a"] = 1, 2
+    published = harness.wait(tracing.traced("publish", first.engine.publish, "a", Message.of("1"), "key"))
+    assert harness.until(lambda: len(spans.named("deliver")) == 2)
+    assert {parent(each) for each in spans.named("deliver")} == {spans.one("publish").context.span_id}
+    assert sorted(each.attributes["twisted_ws.recipients"] for each in spans.named("deliver")) == [1, 2]
+    (kept,) = harness.wait(second.engine.since("a", Position(feeds[1].position.epoch, 0))).publications
+    assert (str(kept.position), kept.payload, kept.key) == (published.id, b"1", "key")
+    assert [each.texts for each in feeds] == [["1"], ["1"]]
 
 
 def test_look(harness, node):

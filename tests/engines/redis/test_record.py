@@ -32,6 +32,15 @@ def test_roundTrip(kind, payload, key, receipt):
     assert (made.instance, made.number, made.time) == ("instance", 4, 1700000000000)
 
 
+@given(st.none() | TEXTS, st.none() | st.binary())
+def test_spans(key, receipt):
+    """With the span of its publisher, all else of a message comes back as it was, and so does the span."""
+    made = decodeRecord(record("0192abc", 17, encodeBody(Message(Kind.TEXT, b"x"), key, receipt, "00-1-2-01"), number=4))
+    publication = made.publication("a", 5.0)
+    assert (publication.kind, publication.payload, publication.key) == (Kind.TEXT, b"x", key)
+    assert (made.span, made.receipt, made.number) == ("00-1-2-01", receipt, 4)
+
+
 @given(st.sampled_from(list(Kind)), st.binary())
 def test_broadcasts(kind, payload):
     """A message to all callers comes back as it was."""
@@ -62,9 +71,10 @@ RECORD = record("0192abc", 17, BODY)
         RECORD.replace(b"0192abc", b"\xff192abc"),
         record("0192abc", 17, BODY, version=VERSION + 1),
         record("0192abc", 17, b"\xc0\x03" + BODY[2:]),
+        record("0192abc", 17, encodeBody(Message(Kind.TEXT, b"x"), None, None, "span"), version=VERSION + 1),
         b"\x9f" + RECORD[1:HEAD] + BODY + b"\x91" * 100_000,
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_unreadable(data):
     """Another version and garbage are refused, not misread."""

@@ -1,12 +1,13 @@
 """What hub and workers say to each other over a `Link`, and in which form.
 
-From a worker, as requests: hello, publish, watch, since, forget, describe, list, members, broadcast, command, nodes, claim,
-revoke, ask, mark; as notices: unwatch, enter, leave, ack, bye. From the hub, as requests: info, subscribers, obey, revoked,
-answer; as notices: publication, broadcast, joined, left, lost, state, revocations.
+From a worker, as requests: hello, publish, publishTraced, watch, since, forget, describe, list, members, broadcast, command,
+nodes, claim, revoke, ask, mark; as notices: unwatch, enter, leave, ack, bye. From the hub, as requests: info, subscribers,
+obey, revoked, answer; as notices: publication, traced, broadcast, joined, left, lost, state, revocations.
 
 Publications, broadcasts, joined, left and obey have numbers of one sequence, by which two workers know what a connection has got
 that moves from one to the other. The worker acknowledges those of publications and broadcasts with the count of connections that
-took them. The rest is named after the methods of `twisted_ws.engines.contract` that it stands for.
+took them. With OpenTelemetry, publishTraced and traced are publish and publication with the publisher's span at the end. The
+rest is named after the methods of `twisted_ws.engines.contract` that it stands for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from twisted_ws.limits import MIB
 from twisted_ws.message import Kind, Position, Publication
 
 # Of everything that is said here: a worker that is of another version is not let in.
-VERSION = 2
+VERSION = 3
 # Bytes and messages of one page of a history: it takes about a millisecond to read.
 PAGE_BYTES = 1 * MIB
 PAGE_MESSAGES = 1000

@@ -33,6 +33,7 @@ from twisted_ws.errors import ChannelError
 from twisted_ws.limits import KIB, Limits
 from twisted_ws.message import Message, Position, Publication, Published
 from twisted_ws.names import isPattern, patternsOf
+from twisted_ws.telemetry import tracing
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.loop.wheel import Wheel
 
@@ -126,7 +127,7 @@ class Hub:
             ("bye", self._leave),
         ):
             link.handle(kind, partial(handler, spoke))
-        for kind, asked in (("watch", self._watch), ("publish", self._publish)):
+        for kind, asked in (("watch", self._watch), ("publish", self._publish), ("publishTraced", self._publishTraced)):
             link.answer(kind, partial(asked, spoke))
         link.answer("since", self._since, self._isMuch)
         for kind, large in (("list", self.list), ("members", self._membersFields), ("ask", self.ask)):
@@ -234,6 +235,13 @@ class Hub:
     ) -> MaybeDeferred[Published]:
         wanted = None if limits is None else HistoryLimits(*limits)
         return self.publish(channel, Message(KINDS[kind], payload), key, idempotencyKey, fingerprint, wanted)
+
+    def _publishTraced(self, spoke: Spoke, *fields: Any) -> MaybeDeferred[Published]:
+        *rest, span = fields
+        if tracing.tracer is None:
+            return self._publish(spoke, *rest)
+        published: MaybeDeferred[Published] = tracing.under(span, self._publish, spoke, *rest)
+        return published
 
     def _since(self, channel: str, after: list[Any] | None, limit: int | None) -> MaybeDeferred[Any]:
         found = self._engine.since(channel, None if after is None else Position(*after), limit)
@@ -396,7 +404,10 @@ class Hub:
         if not spokes:
             return 0
         each = publication
-        return self._deliver(spokes, "publication", each.channel, each.epoch, each.offset, each.kind, each.payload, each.key)
+        fields = each.channel, each.epoch, each.offset, each.kind, each.payload, each.key
+        if tracing.tracer is not None and (span := tracing.carried()) is not None:
+            return self._deliver(spokes, "traced", *fields, span)
+        return self._deliver(spokes, "publication", *fields)
 
     def lost(self, channel: str, position: Position) -> None:
         """Tell the workers that watch a channel that something is lost (see `Node`)."""

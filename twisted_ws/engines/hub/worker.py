@@ -92,16 +92,25 @@ class HubEngine:
 
     def _handle(self) -> None:
         """Take what is numbered: straight to where it goes, or into the journals as well while there are any."""
-        takers: dict[str, Callable[..., None]] = {"publication": self._received, "broadcast": self._broadcasted}
+        takers: dict[str, Callable[..., Any]] = {"publication": self._received, "broadcast": self._broadcasted}
         takers |= {"joined": self._joined, "left": self._left}
         for kind, taker in takers.items():
-            self._link.handle(kind, partial(self._noted, kind, taker) if self._journals else taker)
+            takers[kind] = taker = partial(self._noted, kind, taker) if self._journals else taker
+            self._link.handle(kind, taker)
+        self._link.handle("traced", partial(self._traced, takers["publication"]))
         self._link.answer("obey", self._obey)
 
-    def _noted(self, kind: str, taker: Callable[..., None], number: int, *fields: Any) -> None:
+    def _noted(self, kind: str, taker: Callable[..., Any], number: int, *fields: Any) -> Any:
         for each in self._journals:
             each.add(number, kind, fields)
-        taker(number, *fields)
+        return taker(number, *fields)
+
+    def _traced(self, taker: Callable[..., Any], number: int, channel: str, *fields: Any) -> None:
+        *rest, span = fields
+        if tracing.tracer is None:
+            taker(number, channel, *rest)
+        else:
+            tracing.delivered(span, channel, taker, number, channel, *rest)
 
     def _obey(self, number: int, fields: dict[str, Any]) -> MaybeDeferred[int]:
         command = commandOf(fields)
@@ -156,10 +165,14 @@ class HubEngine:
     ) -> Deferred[Published]:
         """Have the hub publish (see `Engine`)."""
         self._admit()
-        asked = self._link.request("publish", channel, message.kind, message.payload, key, idempotencyKey, fingerprint, limits)
+        fields = channel, message.kind, message.payload, key, idempotencyKey, fingerprint, limits
+        if tracing.tracer is None:
+            asked = self._link.request("publish", *fields)
+        elif (span := tracing.carried()) is None:
+            asked = tracing.waiting("engine publish", self._link.request("publish", *fields))
+        else:
+            asked = tracing.waiting("engine publish", self._link.request("publishTraced", *fields, span))
         self._publishing += 1
-        if tracing.tracer is not None:
-            tracing.waiting("engine publish", asked)
         return asked.addBoth(self._answered).addCallback(_published)
 
     def _answered(self, answer: Any) -> Any:
@@ -264,30 +277,32 @@ class HubEngine:
 
     # What the hub says.
 
-    def _received(self, number: int, channel: str, epoch: str, offset: int, kind: str, payload: bytes, key: str | None) -> None:
+    def _received(
+        self, number: int, channel: str, epoch: str, offset: int, kind: str, payload: bytes, key: str | None
+    ) -> MaybeDeferred[int]:
         publication = Publication(channel, epoch, offset, KINDS[kind], payload, key, self._wheel.seconds())
-        self._pass(self._node.received, publication, number)
+        return self._pass(self._node.received, publication, number)
 
     def _broadcasted(self, number: int, kind: str, payload: bytes) -> None:
         self._pass(self._node.broadcasted, Message(KINDS[kind], payload), number)
 
-    def _pass(self, take: Callable[[Any], MaybeDeferred[int]], message: Any, number: int) -> None:
+    def _pass(self, take: Callable[[Any], MaybeDeferred[int]], message: Any, number: int) -> MaybeDeferred[int]:
         try:
             taken = take(message)
         except Exception:
             taken = self._failed(Failure())
-        self._acknowledge(taken, number)
+        return self._acknowledge(taken, number)
 
     def _failed(self, failure: Failure) -> int:
         # The hub waits for an acknowledgement whatever happens here; without one, it would let go of this worker in the end.
         self._log.failure("passing on a message failed inside the server", failure, event="channel.failed")
         return 0
 
-    def _acknowledge(self, taken: MaybeDeferred[int], number: int) -> None:
+    def _acknowledge(self, taken: MaybeDeferred[int], number: int) -> MaybeDeferred[int]:
         if isinstance(taken, Deferred):
-            taken.addErrback(self._failed).addCallback(self._acknowledge, number)
-        else:
-            self._link.sendTogether("ack", number, taken)
+            return taken.addErrback(self._failed).addCallback(self._acknowledge, number)
+        self._link.sendTogether("ack", number, taken)
+        return taken
 
     def _joined(self, number: int, channel: str, user: str, info: bytes, connections: int) -> None:
         self._node.joined(channel, Member(user, msgspec.Raw(info), connections))

@@ -35,6 +35,7 @@ from twisted_ws.engines.redis.presence import Presence
 from twisted_ws.engines.redis.publishing import Publisher, Publishing, packedLimits
 from twisted_ws.engines.redis.reading import Reading
 from twisted_ws.engines.redis.record import (
+    TracedRecord,
     Unreadable,
     decodeBroadcast,
     decodeMember,
@@ -447,7 +448,11 @@ class RedisEngine:
         self._tail.add(channel, record, now)
         if channel in self._makers:
             self._makers.forget(channel)
-        taken = self._node.received(made.publication(channel, now))
+        publication = made.publication(channel, now)
+        if tracing.tracer is not None and isinstance(made, TracedRecord):
+            taken = tracing.delivered(made.span, channel, self._node.received, publication)
+        else:
+            taken = self._node.received(publication)
         if operation is not None:
             operation.arrived(taken, Position(made.epoch, made.offset))
 
@@ -564,11 +569,12 @@ class RedisEngine:
         link = requests.link
         now = self._wheel.seconds() if link is None else self._wheel.now
         packed = b"" if limits is None else self._packed(limits)
+        span = None if tracing.tracer is None else tracing.carried()
         if idempotencyKey is None:
-            operation = Publishing(requests, now, shared, channel, encodeBody(message, key), number, packed)
+            operation = Publishing(requests, now, shared, channel, encodeBody(message, key, None, span), number, packed)
         else:
             receipt, here = encodeReceipt(idempotencyKey, fingerprint), self._node.subscribers(channel)
-            body = encodeBody(message, key, receipt)
+            body = encodeBody(message, key, receipt, span)
             operation = Publishing(requests, now, shared, channel, body, number, packed, receipt, here)
         if link is None:
             requests.submit(operation)

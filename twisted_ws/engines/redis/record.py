@@ -58,6 +58,32 @@ class Record(msgspec.Struct, array_like=True, gc=False):
         return Publication(channel, self.epoch, self.offset, _KINDS[self.kind], self.payload, self.key, at)
 
 
+class TracedRecord(Record):
+    """A record whose publisher's span is known; as it is kept, it has a pair of key and span in place of the key.
+
+    Attributes:
+        span: see `twisted_ws.telemetry.tracing.carried`.
+    """
+
+    span: str = ""
+
+
+class _Paired(msgspec.Struct, array_like=True, gc=False):
+    """That form."""
+
+    version: int
+    epoch: str
+    offset: int
+    instance: str
+    number: int
+    time: int
+    charged: int
+    receipt: bytes | None
+    kind: int
+    key: tuple[str | None, str]
+    payload: bytes
+
+
 class Head(NamedTuple):
     """What the server has noted of a message.
 
@@ -78,7 +104,7 @@ class _Body(msgspec.Struct, array_like=True, gc=False):
 
     receipt: bytes | None
     kind: int
-    key: str | None
+    key: str | tuple[str | None, str] | None
     payload: bytes
 
 
@@ -92,6 +118,7 @@ class _Broadcast(msgspec.Struct, array_like=True, gc=False):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
+_decodePaired = msgspec.msgpack.Decoder(_Paired).decode
 _decodeBroadcast = msgspec.msgpack.Decoder(_Broadcast).decode
 
 
@@ -104,9 +131,9 @@ def _numberOf(kind: Kind) -> int:
     return 0 if kind is _TEXT else 1 if kind is _JSON else 2
 
 
-def encodeBody(message: Message, key: str | None, receipt: bytes | None = None) -> bytes:
-    """Return what follows the head in the record of a message."""
-    return _encode(_Body(receipt, _numberOf(message.kind), key, message.payload))[1:]
+def encodeBody(message: Message, key: str | None, receipt: bytes | None = None, span: str | None = None) -> bytes:
+    """Return what follows the head in the record of a message; `span` is that of its publisher, if it is to be known."""
+    return _encode(_Body(receipt, _numberOf(message.kind), key if span is None else (key, span), message.payload))[1:]
 
 
 def encodeReceipt(key: str, fingerprint: bytes) -> bytes:
@@ -143,11 +170,19 @@ def decodeRecord(data: bytes) -> Record:
     """
     try:
         record = _decode(data)
-        if record.version == VERSION and 0 <= record.kind <= 2:
-            return record
     except (ValueError, RecursionError):
-        pass
+        try:
+            record = _traced(_decodePaired(data))
+        except (ValueError, RecursionError):
+            raise _unreadable(data) from None
+    if record.version == VERSION and 0 <= record.kind <= 2:
+        return record
     raise _unreadable(data)
+
+
+def _traced(pair: _Paired) -> TracedRecord:
+    key, span = pair.key
+    return TracedRecord(**{**msgspec.structs.asdict(pair), "key": key, "span": span})
 
 
 def _unreadable(data: bytes) -> Unreadable:
