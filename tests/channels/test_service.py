@@ -6,15 +6,18 @@ from contextlib import ExitStack
 
 import pytest
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from twisted_ws import ChannelError, Limits, Reject, ServiceError, WebSocketService
+from twisted_ws import ChannelError, Limits, Reject, ServiceError, WebSocketServer, WebSocketService
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.client import HandshakeRefused
-from twisted_ws.testing import serve
+from twisted_ws.engines.memory import MemoryEngine
+from twisted_ws.testing import MemoryServer, serve
 from twisted_ws.upgrade import UpgradeRequest
+from twisted_ws.wire.loop.wheel import Wheel
 
 
 class World:
@@ -679,3 +682,55 @@ def test_aBroadcastIsNoMessageOfAChannel():
     raw.close()
     assert world.memory.broadcast("again") == 1
     assert answers(client) == [{"type": "broadcast", "data": "again"}]
+
+
+class _LateMembers(MemoryEngine):
+    """Says who is there when it is told to, as another process does; `late` is None while it answers at once."""
+
+    late = None
+
+    def members(self, channel, after, limit, size):
+        found = super().members(channel, after, limit, size)
+        if self.late is None:
+            return found
+        self.late.append((later := Deferred(), found))
+        return later
+
+    def answer(self):
+        answers, self.late = self.late, []
+        for later, found in answers:
+            later.callback(found)
+
+
+def test_presenceBesideNews():
+    """An answer that is older than what its client was told meanwhile is followed by that, once more; nothing else is repeated."""
+    clock, limits = Clock(), Limits(presenceDelay=1)
+    wheel = Wheel(clock)
+    engine = _LateMembers(limits, wheel, wheel.seconds)
+    server = WebSocketServer(reactor=clock, engine=engine, limits=limits)
+    server.mount("/", ChannelService(presence=True))
+    memory = MemoryServer(server, clock)
+
+    def connect(user, **more):
+        client = memory.connect("/", user=user, subProtocols=["twisted-ws.v1"])
+        ask(client, "", type="subscribe", channel="a", **more)
+        return client
+
+    watching, leaving = connect("bob", presence=True), connect("cid")
+    assert answers(watching)[-1]["type"] == "join"
+    engine.late = []
+    ask(watching, "", type="presence", channel="a", cursor="b")
+    connect("dan")
+    connect("ann")
+    leaving.close()
+    memory.advance(2)
+    told = [(each["type"], each["member"]["user"]) for each in answers(watching)]
+    assert told == [("join", "dan"), ("join", "ann"), ("leave", "cid")]
+    engine.answer()
+    answer, *again = answers(watching)
+    assert [each["user"] for each in answer["members"]] == ["bob", "cid"]
+    assert [(each["type"], each["member"]["user"]) for each in again] == [("join", "dan"), ("leave", "cid")]
+    ask(watching, "", type="presence", channel="a")
+    engine.answer()
+    (answer,) = answers(watching)
+    assert [each["user"] for each in answer["members"]] == ["ann", "bob", "dan"]

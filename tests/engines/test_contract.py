@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from tests.engines.subscribers import SubscribersContract
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.testing.engines import Capability, ClockHarness, EngineContract
 from twisted_ws.wire.loop.wheel import Wheel
@@ -15,4 +16,8 @@ class MemoryHarness(ClockHarness):
 
 
 class TestMemory(EngineContract):
+    Harness = MemoryHarness
+
+
+class TestSubscribersOfMemory(SubscribersContract):
     Harness = MemoryHarness

@@ -30,7 +30,7 @@ from twisted_ws.caller import Caller
 from twisted_ws.channels.audience import Audience
 from twisted_ws.channels.feed import Feed, Joining
 from twisted_ws.channels.options import ChannelOptions
-from twisted_ws.channels.presence import AnswerBudget, Presence
+from twisted_ws.channels.presence import AnswerBudget, News, Presence
 from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.subscribers.buffered import BufferedSubscriber
 from twisted_ws.channels.subscribers.formats import LARGE, Format
@@ -519,10 +519,14 @@ class Channels:
         if subscriber not in self._joiners:
             self._joiners[subscriber] = set()
         self._joiners[subscriber].add(channel)
+        news = None
         try:
             history = await self._pastOf(feed, joining, after, last)
             self._checkJoining(feed, joining)
-            who = None if joining.room is None else self.who(channel, room=joining.room)
+            who = None
+            if joining.room is not None:
+                news = self.presence.follow(channel)
+                who = self.who(channel, room=joining.room)
             if isinstance(who, Deferred):
                 joining.asked = who
                 who = await who
@@ -536,6 +540,8 @@ class Channels:
         except GeneratorExit:
             raise  # the whole server has been forgotten: what would be undone is gone, too
         except BaseException:
+            if news is not None:
+                news.end()
             if not self._removeJoining(feed, joining):
                 raise _notJoined(subscriber) from None
             self.presence.leave(channel, subscriber)
@@ -543,12 +549,12 @@ class Channels:
             raise
         self._removeJoining(feed, joining)
         if history is None:
-            return self._join(subscriber, Start(channel, None, False, 0), [], who)
+            return self._join(subscriber, Start(channel, None, False, 0), [], who, news)
         past = history.publications
         start = Start(channel, history.position, history.recovered, len(past))
         if after is not None and last is None:
             self._countResume(subscriber, start)
-        return self._join(subscriber, start, past, who)
+        return self._join(subscriber, start, past, who, news)
 
     def _countResume(self, subscriber: Subscriber, start: Start) -> None:
         if subscriber.transport:
@@ -577,7 +583,12 @@ class Channels:
         return history._replace(publications=past)
 
     def _join(
-        self, subscriber: Subscriber, start: Start, publications: Replay | list[Publication], who: dict[str, Any] | None
+        self,
+        subscriber: Subscriber,
+        start: Start,
+        publications: Replay | list[Publication],
+        who: dict[str, Any] | None,
+        news: News | None = None,
     ) -> Start:
         self._enlist(subscriber, start.channel)
         if start.position is None:  # a pattern
@@ -586,6 +597,9 @@ class Channels:
             who["count"] += 1  # it was asked for before
             self.presence.watch(start.channel, subscriber)
         subscriber.begin(start, publications, who)
+        if news is not None:
+            news.end()
+            news.tell(subscriber, who or {})
         return start
 
     def _enlist(self, subscriber: Subscriber, channel: str) -> None:

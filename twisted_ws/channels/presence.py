@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -146,6 +148,86 @@ class _Watchers:
         self._wheel.set(self, self._wheel.now + count * REST)
 
 
+class News:
+    """Who has come and gone since somebody asked for a list of the users on a channel, until it has it.
+
+    The two may come by different ways: what is told before the list comes may be newer than it.
+
+    Args:
+        recent: the last changes on the channel.
+        close: is called at the end.
+    """
+
+    __slots__ = ("_close", "_recent", "_since")
+
+    def __init__(self, recent: _Recent, close: Callable[[], object]) -> None:
+        self._recent = recent
+        self._since = recent.number
+        self._close = close
+        recent.waiting += 1
+
+    def tell(self, subscriber: Subscriber, who: dict[str, Any], after: str | None = None) -> None:
+        """Tell a subscriber what it cannot see in the list, which it has just been sent.
+
+        Args:
+            subscriber: the subscriber.
+            who: the list (see `Channels.who`).
+            after: the user that it begins after, for a subscriber that was told each change already; None: it was told none.
+        """
+        changes = self._recent.since(self._since)
+        if not changes:
+            return
+        listed = {each.user: bytes(each.info) for each in who["members"]}
+        last = next(reversed(listed), "") if "next" in who else None
+        notices = []
+        for user, kind, info in changes:
+            if after is not None and (user <= after or (last is not None and user > last)):
+                continue
+            if listed.get(user) != info if kind == "join" else user in listed:
+                notices.append(OutgoingMessage(TEXT, _notice(kind, self._recent.channel, user, info)))
+        if notices:
+            subscriber.tell(notices)
+
+    def end(self) -> None:
+        """Note nothing any more."""
+        self._recent.waiting -= 1
+        if not self._recent.waiting:
+            self._close()
+
+
+class _Recent:
+    """The last change of each user of a channel, while lists of them are awaited: however many are, there is one of these.
+
+    Attributes:
+        channel: its name.
+        number: of the last change.
+        waiting: how many lists are awaited.
+    """
+
+    __slots__ = ("_changes", "channel", "number", "waiting")
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+        self.number = 0
+        self.waiting = 0
+        self._changes: dict[str, tuple[int, str, bytes]] = {}  # by user, the last change last: number, kind, info
+
+    def add(self, kind: str, user: str, info: bytes) -> None:
+        """Note a change."""
+        self.number += 1
+        self._changes.pop(user, None)
+        self._changes[user] = self.number, kind, info
+
+    def since(self, number: int) -> list[tuple[str, str, bytes]]:
+        """Return the changes after one, in order: user, kind, info."""
+        found = []
+        for user, (place, kind, info) in reversed(self._changes.items()):
+            if place <= number:
+                break
+            found.append((user, kind, info))
+        return found[::-1]
+
+
 def _notice(kind: str, channel: str, user: str, info: bytes) -> bytes:
     return msgspec.json.encode({"type": kind, "channel": channel, "member": {"user": user, "info": msgspec.Raw(info)}})
 
@@ -172,6 +254,7 @@ class Presence:
         # What each one entered with: the service may have given its caller another user since.
         self._entered: dict[tuple[str, Subscriber], tuple[str, bytes]] = {}
         self._watchers: dict[str, _Watchers] = {}
+        self._recent: dict[str, _Recent] = {}  # by channel, while lists of its users are awaited
 
     def __len__(self) -> int:
         return len(self._entered)
@@ -188,6 +271,13 @@ class Presence:
         if watchers is None:
             watchers = self._watchers[channel] = _Watchers(channel, self._fanOuts, self._wheel)
         watchers.add(subscriber)
+
+    def follow(self, channel: str) -> News:
+        """Note who comes and goes on a channel that the engine watches: to be called before it is asked who is there."""
+        recent = self._recent.get(channel)
+        if recent is None:
+            recent = self._recent[channel] = _Recent(channel)
+        return News(recent, partial(self._recent.pop, channel))
 
     def isWatching(self, channel: str, subscriber: Subscriber) -> bool:
         """Return whether a subscriber is told who comes and goes."""
@@ -253,6 +343,9 @@ class Presence:
             subscriber.tell([OutgoingMessage(TEXT, _notice("join" if what == "joined" else "leave", channel, user, info))])
 
     def _tell(self, channel: str, what: str, member: Member) -> None:
+        recent = self._recent.get(channel)
+        if recent is not None:
+            recent.add(what, member.user, bytes(member.info))
         watchers = self._watchers.get(channel)
         if watchers is not None:
             watchers.tell(what, member.user, bytes(member.info))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from tests.engines.hub.links import connect
 from tests.engines.hub.worlds import TestNode
+from tests.engines.subscribers import SubscribersContract
 from twisted_ws.engines.hub.hub import Hub
 from twisted_ws.engines.hub.link import Link
 from twisted_ws.engines.hub.worker import HubEngine
@@ -57,4 +58,8 @@ class HubHarness(ClockHarness):
 
 
 class TestHub(EngineContract):
+    Harness = HubHarness
+
+
+class TestSubscribersOfHub(SubscribersContract):
     Harness = HubHarness

@@ -284,10 +284,7 @@ class JsonSubscriber(BufferedSubscriber):
                     self._service.permissions.requirePresence(self.caller, request.channel)
                     if self._service.server.runtime.turns.over:
                         await self._service.server.runtime.turns.next()
-                    who = self._channels.who(request.channel, request.cursor)
-                    if isinstance(who, Deferred):
-                        who = await who
-                    self.write(notice("presence", request.ref, channel=request.channel, **who))
+                    await self._who(request)
                 case _:  # Ping
                     self.write(notice("pong", request.ref))
         except ChannelError as error:
@@ -298,6 +295,20 @@ class JsonSubscriber(BufferedSubscriber):
                 if isinstance(request, PublishRequest):
                     _tellRefused(self, error, request.channel)
                 self._answer(error, request.ref, getattr(request, "channel", None))
+
+    async def _who(self, request: PresenceRequest) -> None:
+        channel, presence = request.channel, self._channels.presence
+        news = presence.follow(channel) if presence.isWatching(channel, self) else None
+        try:
+            who = self._channels.who(channel, request.cursor)
+            if isinstance(who, Deferred):
+                who = await who
+        finally:
+            if news is not None:
+                news.end()
+        self.write(notice("presence", request.ref, channel=channel, **who))
+        if news is not None and presence.isWatching(channel, self):
+            news.tell(self, who, request.cursor)
 
     async def _subscribe(
         self,

@@ -713,6 +713,33 @@ class EngineContract:
         self.untilEach(distinct, lambda node: len(node.leaves) == 2, "the second leave")
         assert self._members(pair[0]) == []
 
+    def test_membersAndMoves(self) -> None:
+        """Whoever watches a channel and asks who is there knows everybody: by the answer, and by what is told since then."""
+        first, second = self.pair(presenceDelay=0.1)
+        self.watch(first, "a")
+        here: dict[int, RecordingNode] = {}
+        asked: list[tuple[int, Deferred[Any]]] = []
+        for number in range(200):
+            node = here[number] = self.random.choice((first, second))
+            node.enter("a", number, f"{number:03}")
+            if self.random.randrange(3):
+                gone = self.random.choice([*here])
+                here.pop(gone).leave("a", gone)
+            if not number % 4:
+                asked.append((len(first.moves), later(first.engine.members, "a", "", 1000, 1 << 20)))
+            if not self.random.randrange(3):
+                self.harness.turn()
+        answers = [(mark, {each.user for each in self.harness.wait(answer).members}) for mark, answer in asked]
+        present = {f"{number:03}" for number in here}
+        self.until(lambda: {user for user, _ in self._members(second)} == present, "those who have left are gone")
+        for mark, known in answers:
+            self.until(lambda mark=mark, known=known: self._after(known, first.moves[mark:]) == present, "all is told")  # type: ignore[misc]
+
+    def _after(self, users: set[str], moves: Iterable[tuple[str, str, str]]) -> set[str]:
+        """Return who of these users, and of those who have moved since, is there."""
+        last = {user: what for what, _, user in moves}
+        return {user for user in users | {*last} if last.get(user) != "left"}
+
     def test_delaysOfLeaves(self) -> None:
         """A leave is told after its own delay, whatever others are waited for."""
         first = self.pair(presenceDelay=60)[0]

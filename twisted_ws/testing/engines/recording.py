@@ -152,6 +152,7 @@ class RecordingNode:
         recipients: what `received` answers, which may be a Deferred; None: what `counts` has for the channel.
         connections: the users of the open connections, by id; None for none.
         publications: what `received` was called with, in order; the other lists are the same for the other methods.
+        moves: joins and leaves in one list, in order: ("joined" or "left", channel, user).
         onReceived: called with each publication after it was written down.
     """
 
@@ -167,6 +168,7 @@ class RecordingNode:
         self.broadcasts: list[Message] = []
         self.joins: list[tuple[str, Member]] = []
         self.leaves: list[tuple[str, Member]] = []
+        self.moves: list[tuple[str, str, str]] = []
         self.commands: list[Command] = []
         self.revocations: list[Revocation] = []
         self.states: list[EngineState] = []
@@ -224,10 +226,12 @@ class RecordingNode:
     def joined(self, channel: str, member: Member) -> None:
         """Write down who has come."""
         self.joins.append((channel, member))
+        self.moves.append(("joined", channel, member.user))
 
     def left(self, channel: str, member: Member) -> None:
         """Write down who has left."""
         self.leaves.append((channel, member))
+        self.moves.append(("left", channel, member.user))
 
     def obey(self, command: Command) -> MaybeDeferred[int]:
         """Write down a command, and return how many connections it is about; those that it ends are gone."""
