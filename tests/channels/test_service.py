@@ -703,7 +703,7 @@ class _LateMembers(MemoryEngine):
 
 
 def test_presenceBesideNews():
-    """An answer that is older than what its client was told meanwhile is followed by that, once more; nothing else is repeated."""
+    """An answer that is older than what its client was told meanwhile is followed by that, once more; nothing else is."""
     clock, limits = Clock(), Limits(presenceDelay=1)
     wheel = Wheel(clock)
     engine = _LateMembers(limits, wheel, wheel.seconds)
