@@ -239,6 +239,36 @@ def test_heldPast():
     assert drain(mailbox) == [2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("since", "order"),
+    [
+        ((), [b"begins", 1, 2, 3, b"lost", 7]),
+        ((message(4),), [b"begins", 1, 2, 3, 4, b"lost", 7]),
+        ((message(21, "b"),), [b"begins", 1, 21, 2, 3, b"lost", 7]),
+        ((message(4), message(21, "b")), [b"begins", 1, 2, 3, 4, 21, b"lost", 7]),
+    ],
+)
+def test_noticeBehindPast(since, order):
+    """A notice about a channel comes behind what was missed of it, and what has come since, and before what comes later."""
+    mailbox = Mailbox(Policy.CLOSE, 10_000, 30)
+    assert mailbox.resume("a", [message(offset) for offset in range(1, 4)], [b"begins"], 0)
+    for each in since:
+        assert mailbox.add(each, 0)
+    assert mailbox.addNotice(b"lost", 0, channel="a")
+    assert mailbox.begins() is None
+    assert mailbox.add(message(7), 0)
+    assert drain(mailbox) == order
+
+
+def test_noticeBehindDroppedPast():
+    """If what was missed is dropped, the notice behind it is not."""
+    mailbox = Mailbox(Policy.CLOSE, 10_000, 30)
+    mailbox.resume("a", [message(1)], (), 0)
+    assert mailbox.addNotice(b"lost", 0, channel="a")
+    mailbox.drop("a")
+    assert drain(mailbox) == [b"lost"]
+
+
 @pytest.mark.parametrize("held", [False, True])
 def test_dropPast(held):
     """The missed messages of a channel can be dropped alone: what was published since stays."""

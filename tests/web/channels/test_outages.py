@@ -71,6 +71,37 @@ def test_lossAfterMessages(world: World) -> None:
     assert response.json["messages"][0]["id"] in response.json["id"]
 
 
+@pytest.mark.parametrize("missed", [0, 1])
+@pytest.mark.parametrize("live", [0, 1])
+def test_lossWhileSubscribing(world: World, missed: int, live: int) -> None:
+    """A loss on a channel while a poll is subscribed to another one makes no hole in its answer either."""
+    channels, begins = world.server.channels, []
+    publish = world.server.publish
+    for number in range(missed):
+        publish("a", f"missed {number}")
+    subscribe = channels.subscribe
+
+    def subscribing(subscriber: Any, channel: str, *more: Any) -> Any:
+        if channel == "b":
+            for number in range(live):
+                publish("a", f"live {number}")
+            channels.tellLost("a", Position("f", 7))
+            publish("a", "after")
+        begins.append(channel)
+        return subscribe(subscriber, channel, *more)
+
+    channels.subscribe = subscribing  # type: ignore[method-assign]
+    poll = world.client()
+    poll.ask("/channels?channel=a&channel=b&wait=30&after=a=e:0,b=e:0")
+    world.clock.advance(0)
+    (response,) = poll.responses()
+    assert begins == ["a", "b"]
+    before = [f"missed {number}" for number in range(missed)] + [f"live {number}" for number in range(live)]
+    assert [each["data"] for each in response.json["messages"]] == (before or ["after"])
+    assert response.json["recovered"] is bool(before)
+    assert response.json["messages"][-1]["id"] in response.json["id"]
+
+
 def test_lossBeforeWaiting(world: World) -> None:
     """A loss on a channel without subscribers is told to nobody."""
     other = world.events("/channels/b")

@@ -110,14 +110,14 @@ class BufferedSubscriber(Subscriber):
         if self._service is not None:
             self._service.left(self.caller, channel)
 
-    def write(self, notice: bytes) -> None:
-        """Send a notice, in order with the messages; it is never dropped."""
+    def write(self, notice: bytes, channel: str = "") -> None:
+        """Send a notice, in order with the messages, and with what was missed of a `channel`; it is never dropped."""
         if self._channels.fanOuts.pending:
             self._channels.fanOuts.catchUp(self.caller)
         if self._mailbox is None and self._fits(len(notice)):
             self._connection.sendText(notice)
         else:
-            self._keep(notice)
+            self._keep(notice, channel)
 
     def sendNow(self, messages: Sequence[OutgoingMessage]) -> bool:
         """Send several messages in one write; do nothing and return False while others wait."""
@@ -233,12 +233,12 @@ class BufferedSubscriber(Subscriber):
             self._patterns = self.channels, tuple([each[:-1] for each in self.channels if isPattern(each)])
         return self._patterns[1]
 
-    def _keep(self, item: Publication | bytes) -> bool:
+    def _keep(self, item: Publication | bytes, channel: str = "") -> bool:
         if not self._connection.isOpen():
             return False
         now = self._channels.seconds()
         if isinstance(item, bytes):
-            kept = self._put(lambda mailbox, beside: mailbox.addNotice(item, now, beside))
+            kept = self._put(lambda mailbox, beside: mailbox.addNotice(item, now, beside, channel))
         else:
             kept = self._put(lambda mailbox, beside: mailbox.add(item, now, beside))
         if not self._connection.bufferedAmount():

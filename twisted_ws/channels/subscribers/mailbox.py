@@ -54,6 +54,7 @@ class Mailbox:
     """
 
     __slots__ = (
+        "_behind",
         "_cap",
         "_dropped",
         "_due",
@@ -92,6 +93,7 @@ class Mailbox:
         self._places: dict[str, dict[Hashable, Publication]] = {}  # the same by channel; with LATEST, by key
         self._due: deque[bytes] = deque()  # the notices before all messages
         self._replays: dict[str, Replay] = {}
+        self._behind: dict[str, list[bytes]] = {}  # by channel, the notices that come after its replay
         self._held = 0  # bytes of `_replays`, which do not count towards the cap: they are paced
         self._turn = False  # whether it is a replay's turn
         self.size = 0
@@ -156,9 +158,11 @@ class Mailbox:
         self.size += CHARGE + publication.size
         return self.judge(now, beside)
 
-    def addNotice(self, notice: bytes, now: float, beside: int = 0) -> bool:
-        """Add a notice, which is never dropped; see `add`."""
-        if self._messages:
+    def addNotice(self, notice: bytes, now: float, beside: int = 0, channel: str = "") -> bool:
+        """Add a notice, which is never dropped, behind all messages, and behind the replay of a `channel`; see `add`."""
+        if channel in self._replays and channel not in self._places:
+            self._behind.setdefault(channel, []).append(notice)
+        elif self._messages:
             last = next(reversed(self._messages))
             after = self._messages[last]
             if after is None:
@@ -316,6 +320,7 @@ class Mailbox:
 
     def _end(self, replay: Replay) -> None:
         del self._replays[replay.channel]
+        self._due.extend(self._behind.pop(replay.channel, ()))
         if replay.channel not in self._places:
             self._policies.pop(replay.channel, None)
 

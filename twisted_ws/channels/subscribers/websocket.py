@@ -367,7 +367,7 @@ class JsonSubscriber(BufferedSubscriber):
 
     def lost(self, start: Start) -> None:
         """Tell the client that messages are missing."""
-        self.write(notice("subscribed", **startFields(start)))
+        self.write(notice("subscribed", **startFields(start)), start.channel)
 
     def degraded(self, isDegraded: bool) -> None:
         """Tell the client that nothing is published for now, or that it is again."""

@@ -121,7 +121,7 @@ class EventSubscriber(BufferedSubscriber):
 
     def lost(self, start: Start) -> None:
         """Tell the client that messages are missing."""
-        self.write(self._subscribed(start, None))
+        self.write(self._subscribed(start, None), start.channel)
 
     def ended(self, channel: str, reason: str) -> None:
         """Tell the service, and the client unless it asked for this; without any channel the stream ends."""

@@ -160,6 +160,7 @@ class Poll(Subscriber):
     __slots__ = (
         "_answering",
         "_channelRequest",
+        "_cut",
         "_gathered",
         "_granted",
         "_question",
@@ -190,6 +191,7 @@ class Poll(Subscriber):
         self._gathered = Gathered(question.limit, server.limits)
         # Until it waits: what was missed on each channel, and what has come since.
         self._runs: dict[str, tuple[Replay | list[Publication], list[Publication]]] = {}
+        self._cut: set[str] = set()  # the channels of these whose runs end where something is missing
         self._waiting = False
         self._answering = False
         self.wheelSlot: int | None = None
@@ -238,7 +240,7 @@ class Poll(Subscriber):
     def send(self, message: tuple[Publication, bytes]) -> bool:
         """Take a message, and answer soon."""
         if not self._waiting:
-            if not self.gone:
+            if not self.gone and message[0].channel not in self._cut:
                 self._runs.setdefault(message[0].channel, ([], []))[1].append(message[0])
             return not self.gone
         self._answerSoon()
@@ -304,6 +306,9 @@ class Poll(Subscriber):
         """Answer soon, and say that messages are missing; after others, leave that to the next poll: this one is whole so far."""
         if self._waiting and self._gathered.messages:
             self._gathered.close()
+            return
+        if any(map(len, self._runs.get(start.channel, ()))):
+            self._cut.add(start.channel)
             return
         self._gathered.begin(start.channel, start.position, False, True)
         if self._waiting:
