@@ -161,7 +161,7 @@ class Mailbox:
     def addNotice(self, notice: bytes, now: float, beside: int = 0, channel: str = "") -> bool:
         """Add a notice, which is never dropped, behind all messages, and behind the replay of a `channel`; see `add`."""
         if channel in self._replays and channel not in self._places:
-            self._behind.setdefault(channel, []).append(notice)
+            self._behind[channel] = [*self._behind.get(channel, ()), notice]
         elif self._messages:
             last = next(reversed(self._messages))
             after = self._messages[last]
