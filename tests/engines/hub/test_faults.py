@@ -241,6 +241,45 @@ def test_manyResume():
     assert one.hubLink.isUp
 
 
+def test_fair():
+    """However long the histories that a worker reads, what is published meanwhile waits for no more than a few pages of them."""
+    world = World()
+    one, _ = world.workers
+    for _ in range(16):
+        world.hub.publish("old", Message.of(bytes(1 << 20)), limits=MANY)
+    one.watch("live")
+    came, passed, most = 0, 0, 0
+    read = one.link.dataReceived
+
+    def counted(data):
+        nonlocal came
+        came += len(data)
+        read(data)
+
+    one.link.dataReceived = counted
+    histories = []
+    for _ in range(20):
+        one.engine.since("old", START).addCallback(lambda history: histories.append(len(history.publications)))
+    began = 0
+
+    def heard(publication):
+        nonlocal passed, most
+        most = max(most, came - began)
+        passed += 1
+
+    one.node.react = heard
+    while len(histories) < 20:
+        began, before = came, passed
+        world.hub.publish("live", Message.of(b"now"))
+        while passed == before:
+            for each in world.transports:
+                each.turn()
+            world.clock.advance(0)
+    assert histories == [16] * 20
+    assert passed > 20
+    assert most < 5 << 20
+
+
 def test_behind():
     """Publishers to the channels of a worker that works but is behind are refused until it has caught up; others are not."""
     world = World()
