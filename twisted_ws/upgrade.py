@@ -263,17 +263,16 @@ class UpgradeRequest:
 
     def header(self, name: str) -> str | None:
         """Return the value of one header as `headers.get` does, ten times as fast; `name` in lower case."""
-        lines, sought = self._headers, f"\n{name}:"
-        at = lines.find(sought)
-        if at < 0:
+        parts = self._headers.split(f"\n{name}:", 2)
+        if len(parts) == 1:
             return None
-        start = at + len(sought)
-        end = lines.find("\n", start)
-        if end < 0:
-            return _readable(lines[start:])
-        if lines.find(sought, end) >= 0:
+        if len(parts) == 3:
             return self.headers.get(name)
-        return _readable(lines[start:end])
+        value = parts[1]
+        end = value.find("\n")
+        if end >= 0:
+            value = value[:end]
+        return value if value.isascii() else _readable(value)
 
     @property
     def query(self) -> dict[str, list[str]]:

@@ -99,15 +99,16 @@ class Chain:
         for index, (name, authenticator) in enumerate(self._authenticators):
             try:
                 found = authenticator.identify(request)
-                pending = None if found is None or isinstance(found, Identity) else asDeferred(found)
+                if found is None:
+                    continue
+                pending = None if isinstance(found, Identity) else asDeferred(found)
             except BaseException:
                 raise self._refusal(Failure(), name) from None
             if pending is not None:
                 return Deferred.fromCoroutine(self._goOn(request, index, pending))
-            if found is not None:
-                if isinstance(authenticator, Guest):
-                    self._requireNone(request)
-                return self._checked(found, name)
+            if found is GUEST and isinstance(authenticator, Guest):
+                self._requireNone(request)
+            return self._checked(found, name)
         self._requireNone(request)
         raise self._nobody()
 
@@ -130,7 +131,7 @@ class Chain:
                 raise self._refusal(Failure(), name) from None
             pending = None  # type: ignore[assignment]
             if found is not None:
-                if isinstance(authenticator, Guest):
+                if found is GUEST and isinstance(authenticator, Guest):
                     self._requireNone(request)
                 return self._checked(found, name)
         self._requireNone(request)
@@ -158,11 +159,13 @@ class Chain:
             what = type(found).__name__
             raise self._refusal(Failure(TypeError(f"an authenticator returns an Identity or None, not {what}")), name)
         identity = found if found.by else replace(found, by=name)
-        try:
-            requireValid(identity, self._revocations, self._unixTime())
-        except AccessRefused as refused:
-            self._counts.authentications.add(name, refused.reason)
-            raise
+        expiresAt = identity.expiresAt
+        if self._revocations.due or (expiresAt is not None and expiresAt <= self._unixTime()):
+            try:
+                requireValid(identity, self._revocations, self._unixTime())
+            except AccessRefused as refused:
+                self._counts.authentications.add(name, refused.reason)
+                raise
         self._counts.authentications.add(name, "ok")
         return identity
 
@@ -199,7 +202,7 @@ class Chain:
                 if refused is None or getattr(refused, "reason", "") == INVALID:
                     refused = self._refusal(Failure(), name)
                 continue
-            if self._revocations and self._revocations.coversToken(found.tokenId, user, found.issuedAt):
+            if self._revocations.coversToken(found.tokenId, user, found.issuedAt):
                 raise unauthorized(REVOKED, "The subscription token is revoked.", detail=f"by {name}")
             return found
         raise refused or unauthorized(INVALID, "No authenticator here reads subscription tokens.")
@@ -248,7 +251,7 @@ def requireValid(identity: Identity, revocations: Revocations, now: float) -> No
     """
     if identity.expiresAt is not None and identity.expiresAt <= now:
         raise unauthorized(EXPIRED, "The credentials have expired.", detail=f"by {identity.by}")
-    if revocations and revocations.covers(identity):
+    if revocations.due and revocations.covers(identity):
         raise unauthorized(REVOKED, "The credentials are revoked.", detail=f"by {identity.by}")
 
 

@@ -10,7 +10,7 @@ from twisted_ws.identity import Identity
 
 
 class Revocations:
-    """The revocations that this server knows of; true while there are any.
+    """The revocations that this server knows of.
 
     The engine passes each to all servers, refuses more than `Limits.revocations`, and keeps those that have not ended.
 
@@ -18,16 +18,19 @@ class Revocations:
         unixTime: the wall clock.
         seconds: a monotonic clock, by which as much time has to have passed before one is forgotten: the wall clock may be set
             ahead, and back again. None: the wall clock.
+
+    Attributes:
+        due: empty while there are none; each with the moment at which it can be forgotten.
     """
 
-    __slots__ = ("_due", "_seconds", "_tokens", "_unixTime", "_users")
+    __slots__ = ("_seconds", "_tokens", "_unixTime", "_users", "due")
 
     def __init__(self, unixTime: Callable[[], float], seconds: Callable[[], float] | None = None) -> None:
         self._unixTime = unixTime
         self._seconds = seconds or unixTime
         self._tokens: dict[str, float] = {}  # until when
         self._users: dict[str, tuple[float, float]] = {}  # issued before, until when
-        self._due: list[tuple[float, bool, str]] = []  # when it is due, whether a user, and which
+        self.due: list[tuple[float, bool, str]] = []  # when it is due, whether a user, and which
 
     def __len__(self) -> int:
         return len(self._tokens) + len(self._users)
@@ -47,14 +50,14 @@ class Revocations:
         self._forget()
 
     def _await(self, until: float, isUser: bool, name: str) -> None:
-        heappush(self._due, (self._seconds() + until - self._unixTime(), isUser, name))
+        heappush(self.due, (self._seconds() + until - self._unixTime(), isUser, name))
 
     def _forget(self) -> None:
         now, seconds = self._unixTime(), self._seconds()
         for _ in range(4):  # more than one comes at a time, so that they do not pile up
-            if not self._due or self._due[0][0] > seconds:
+            if not self.due or self.due[0][0] > seconds:
                 return
-            _, isUser, name = heappop(self._due)
+            _, isUser, name = heappop(self.due)
             until = self._users.get(name, (0.0, None))[1] if isUser else self._tokens.get(name)
             if until is None:
                 continue

@@ -95,7 +95,10 @@ class TokenSources:
         for kind, name in self._sources:
             match kind:
                 case "header":
-                    token = bearerOf(request.header("authorization"))
+                    line = request.header("authorization")
+                    if line is None:
+                        continue
+                    token = line[7:].strip() if line.startswith("Bearer ") else bearerOf(line)  # as nearly everybody writes it
                     if token is not None:
                         return Found(token)
                 case "subprotocol":
@@ -117,7 +120,5 @@ def bearerOf(authorization: str | None) -> str | None:
     """Return the token of an Authorization header (RFC 6750 section 2.1); None if its scheme is another, or there is none."""
     if authorization is None:
         return None
-    if authorization.startswith("Bearer "):  # as nearly everybody writes it
-        return authorization[7:].strip()
     scheme, _, token = authorization.strip().partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None

@@ -111,7 +111,7 @@ class Permissions:
             term = Term(granted.expiresAt, granted.publish.allows(channel), granted.tokenId)
             life = caller.life or identities.lifeOf(caller)
             life.grant(channel, term)
-            if identities.revocations and identities.revocations.coversToken(
+            if identities.revocations.due and identities.revocations.coversToken(
                 granted.tokenId, caller.identity.user, granted.issuedAt
             ):
                 life.release(channel)  # while a hook was asked
@@ -134,7 +134,7 @@ class Permissions:
             return
         if granted.expiresAt <= self._service.server.runtime.unixTime():
             raise ChannelError("forbidden", "The token has expired.", EXPIRED)
-        if identities.revocations and identities.revocations.coversToken(granted.tokenId, identity.user, granted.issuedAt):
+        if identities.revocations.due and identities.revocations.coversToken(granted.tokenId, identity.user, granted.issuedAt):
             raise ChannelError("forbidden", "The token is revoked.", REVOKED)
 
     def renew(self, caller: Any, channel: str, granted: ChannelGrants) -> None:

@@ -89,7 +89,7 @@ class Roster:
         if isinstance(user, str):
             _put(self._byUser, user, client)
         if identity is not None:
-            if _isAnother(identity.user, user):
+            if identity.user is not user and _isAnother(identity.user, user):
                 _put(self._byIdentity, identity.user, client)
             if identity.tokenId is not None:
                 _put(self._byToken, identity.tokenId, client)
@@ -99,7 +99,7 @@ class Roster:
         if isinstance(user, str):
             _take(self._byUser, user, client)
         if identity is not None:
-            if _isAnother(identity.user, user):
+            if identity.user is not user and _isAnother(identity.user, user):
                 _take(self._byIdentity, identity.user, client)
             if identity.tokenId is not None:
                 _take(self._byToken, identity.tokenId, client)
@@ -111,9 +111,11 @@ def _isAnother(name: str, user: Any) -> bool:
 
 
 def _put(index: dict[str, dict[Any, None]], name: str, client: Any) -> None:
-    if name not in index:
-        index[name] = {}
-    index[name][client] = None
+    same = index.get(name)
+    if same is None:
+        index[name] = {client: None}
+    else:
+        same[client] = None
 
 
 def _take(index: dict[str, dict[Any, None]], name: str, client: Any) -> None:

@@ -134,7 +134,8 @@ class Identities:
         """
         if identity.isAmbient:
             self._refuseForeignPages(request)
-        requireScope(identity, scopes)
+        if scopes:
+            requireScope(identity, scopes)
         request.identity = identity
         if identity.user:
             request.user = identity.user
@@ -264,11 +265,12 @@ class Identities:
 
     def attend(self, caller: Caller, connection: WebSocketConnection) -> None:
         """Let a connection that begins end when its identity does."""
-        identity = caller.identity
+        identity, runtime = caller.request.identity, self._runtime
         if identity is None or identity.expiresAt is None:
             return
-        if identity.expiresAt - self._runtime.unixTime() > SOON:
-            connection.remind(self._runtime.wheel.seconds() + LONGEST_WAIT, partial(self.limitLife, caller))
+        if identity.expiresAt - runtime.unixTime() > SOON:
+            # The wheel's own time is accurate enough: the head of this connection had a deadline on it a moment ago.
+            connection.remind(runtime.wheel.now + LONGEST_WAIT, partial(self.limitLife, caller))
         else:
             self.limitLife(caller)
 

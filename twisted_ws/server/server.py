@@ -604,7 +604,8 @@ class WebSocketServer:
         service, headers = answer
         if self._stopping is not None:
             raise _stopping()
-        _setServer(service, self)
+        if getattr(service, "server", None) is not self:
+            _setServer(service, self)
         if service is not mounted.service:
             self.channelRules.adopt(service, mounted.chain, mounted.interceptors)
         try:

@@ -43,7 +43,9 @@ class VerifiedTokens(Generic[T]):
         """Return the name of a token here: what holds for one from a header need not hold for the same from a URL."""
         token, isAmbient, inURL = found
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
-        return digest + (b"uc" if inURL else b"c") if inURL or isAmbient else digest
+        if inURL or isAmbient:
+            return digest + (b"uc" if inURL else b"c")
+        return digest
 
     def get(self, name: bytes) -> T | None:
         """Return what a token says that is still valid."""

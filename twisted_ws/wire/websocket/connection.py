@@ -271,8 +271,9 @@ class WebSocketConnection(QuietServerProtocol):
             self._tellClosed(code, text)
         self._receiver.closed(code, text)
         if self._receiver is not ENDED:  # it has not been here before
-            isOurs = bool(self._closeWaiters) or (self._failure is not None and self._failure.code is not None)
-            self._counts.closed.add("websocket", codeName(code), "server" if isOurs else "peer")
+            failure = self._failure
+            by = "server" if self._closeWaiters or (failure is not None and failure.code is not None) else "peer"
+            self._counts.closed.add("websocket", codeName(code), by)
         self._receiver, self._deliver = ENDED, ENDED.messageReceived
         self._reminder = None
         waiters, self._closeWaiters = self._closeWaiters, ()
