@@ -514,7 +514,7 @@ WORKLOADS = (
         "engine-publish",
         _enginePublish,
         (Row("enginePublish", "publications that nobody hears, per second of the server's core"),),
-        peers=("twisted_ws", "redis"),
+        peers=("twisted_ws", "workers1", "workers2", "redis"),
     ),
     Workload(
         "stalled",
