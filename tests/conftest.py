@@ -73,10 +73,17 @@ _APART = {
 }
 
 
-# The modules that share a Chromium, which takes seconds to start: one worker does them all.
+# The modules that share browsers, which take seconds to start: one worker does all that need a Firefox too, another one the rest.
 _TOGETHER = {
-    f"tests/browser/test_{name}.py"
-    for name in ("admin", "client", "demo_page", "everywhere", "examples", "howto", "playground", "site", "state_and_stream")
+    f"tests/browser/test_{name}.py": worker
+    for worker, names in {
+        "Firefox": ("admin", "everywhere", "first_message", "subscription_tokens", "tokens"),
+        "Chromium": (
+            *("client", "demo_page", "examples", "howto", "openid", "playground"),
+            *("site", "state_and_stream", "upgrade", "web_application"),
+        ),
+    }.items()
+    for name in names
 }
 
 
@@ -85,9 +92,7 @@ class _Scheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        if module in _TOGETHER:
-            return "tests/browser"
-        return nodeid if module in _APART else module
+        return nodeid if module in _APART else _TOGETHER.get(module, module)
 
 
 def pytest_configure(config: pytest.Config) -> None:

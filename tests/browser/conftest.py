@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.browser.chromium import Tab, chromium
+from tests.browser.firefox import Tab as FirefoxTab
 from tests.browser.firefox import firefox
 from tests.browser.node import node
 from tests.browser.places import Place
@@ -25,14 +26,25 @@ def tab(_chromium: Tab) -> Tab:
     return _chromium
 
 
+@pytest.fixture(scope="session")
+def _firefox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirefoxTab]:
+    """Start one Firefox for all tests: that takes longer than most of them."""
+    with firefox(tmp_path_factory.mktemp("firefox")) as tab:
+        yield tab
+
+
+@pytest.fixture
+def firefoxTab(_firefox: FirefoxTab) -> Iterator[FirefoxTab]:
+    """Return a tab of Firefox, which leaves its page at the end."""
+    yield _firefox
+    _firefox.open("about:blank")
+
+
 @pytest.fixture(scope="session", params=["chromium", "firefox", "node", "ws"])
-def _driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def _driver(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Start one of what the client runs in."""
-    if request.param == "chromium":
-        yield request.getfixturevalue("_chromium")
-    elif request.param == "firefox":
-        with firefox(tmp_path_factory.mktemp("firefox")) as tab:
-            yield tab
+    if request.param in ("chromium", "firefox"):
+        yield request.getfixturevalue(f"_{request.param}")
     else:
         with node("own" if request.param == "node" else "ws") as process:
             yield process

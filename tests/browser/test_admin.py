@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.browser.axe import violations
 from tests.browser.chromium import PATIENCE, Tab
-from tests.browser.firefox import firefox
+from tests.browser.firefox import Tab as FirefoxTab
 from tests.live.support import Running, curl, running, until, writeService
 from tests.ports import freePort
 
@@ -515,9 +515,10 @@ def test_hostile(tab: Tab, tmp_path: Path, name: str) -> None:
         assert tab.messages == []
 
 
-def test_firefox(tmp_path: Path) -> None:
+def test_firefox(firefoxTab: FirefoxTab, tmp_path: Path) -> None:
     """In Firefox the page is live, axe finds nothing in any section, and a caller is disconnected."""
-    with _running(tmp_path) as server, server.client("/rooms/orders.42?user=ann") as ann, firefox(tmp_path) as tab:
+    tab = firefoxTab
+    with _running(tmp_path) as server, server.client("/rooms/orders.42?user=ann") as ann:
         tab.open(f"http://localhost:{server.port('http')}/admin/")
 
         def wait(condition: str) -> None:
