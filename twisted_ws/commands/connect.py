@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.python.usage import CompleteFiles, Completions, UsageError
 
-from twisted_ws.commands.options import CommandOptions, number, size
+from twisted_ws.commands.options import HandshakeOptions, number, size
 from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.streams import occupy
 from twisted_ws.commands.terminal.display import complain
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HURRY = 0.5
 
 
-class ConnectOptions(CommandOptions):
+class ConnectOptions(HandshakeOptions):
     """The options of ``twisted-ws connect``."""
 
     synopsis = "Usage: twisted-ws connect [options] URL"
@@ -71,7 +71,6 @@ class ConnectOptions(CommandOptions):
             *("insecure",),
         ),
     }
-    takes = {"subprotocol": "NAME", "header": "HEADER"}  # noqa: RUF012
     compData = Completions(
         optActions={
             name: CompleteFiles()
@@ -85,26 +84,6 @@ class ConnectOptions(CommandOptions):
             )
         }
     )
-
-    def __init__(self) -> None:
-        super().__init__()
-        self["url"] = ""
-        self["header"] = []
-        self["subprotocol"] = []
-
-    def opt_header(self, text: str) -> None:
-        """'Name: value' for the handshake, or @FILE with one header on each line (for secrets); repeatable"""  # noqa: D415
-        self["header"].append(text)
-
-    def opt_subprotocol(self, name: str) -> None:
-        """a subprotocol to offer, in order of preference; repeatable"""  # noqa: D403, D415 - this is the help text
-        self["subprotocol"].append(name)
-
-    def parseArgs(self, *arguments: str) -> None:
-        """Take the URL."""
-        if len(arguments) != 1:
-            raise UsageError("give one URL, such as ws://localhost:8080/ws")
-        self["url"] = arguments[0]
 
     def postOptions(self) -> None:
         """Check what can be checked without reading a file."""

@@ -71,6 +71,32 @@ class CommandOptions(Options):
         raise SystemExit(0)
 
 
+class HandshakeOptions(CommandOptions):
+    """The options of a command that opens WebSockets at one URL."""
+
+    takes = {"subprotocol": "NAME", "header": "HEADER"}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["url"] = ""
+        self["header"] = []
+        self["subprotocol"] = []
+
+    def opt_header(self, text: str) -> None:
+        """'Name: value' for the handshake, or @FILE with one header on each line (for secrets); repeatable"""  # noqa: D415
+        self["header"].append(text)
+
+    def opt_subprotocol(self, name: str) -> None:
+        """a subprotocol to offer, in order of preference; repeatable"""  # noqa: D403, D415 - this is the help text
+        self["subprotocol"].append(name)
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Take the URL."""
+        if len(arguments) != 1:
+            raise UsageError("give one URL, such as ws://localhost:8080/ws")
+        self["url"] = arguments[0]
+
+
 def number(options: Options, name: str, least: float = 0) -> float | None:
     """Return the seconds in an option; None if it was not given.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import math
@@ -21,6 +19,7 @@ from twisted_ws.access.options import Options
 from twisted_ws.access.refusals import EXPIRED, INVALID, AccessRefused, unauthorized, unavailable
 from twisted_ws.access.secretfile import SecretFile
 from twisted_ws.access.sources import MOST_BYTES, Found, TokenSources
+from twisted_ws.access.tokens.base64url import decoded, encoded
 from twisted_ws.errors import ChannelError
 from twisted_ws.identity import LONGEST_USER, Grants, Identity
 from twisted_ws.upgrade import UpgradeRequest
@@ -214,7 +213,7 @@ class TicketAuthenticator:
             claims["expire_at"] = now + expires
         signed = f"{_encode({'alg': 'HS256', 'typ': 'JWT'})}.{_encode(claims)}"
         signature = hmac.digest(self._secrets.secrets[0], signed.encode(), "sha256")
-        ticket = f"{signed}.{_base64(signature)}"
+        ticket = f"{signed}.{encoded(signature)}"
         if len(ticket) > LONGEST_TICKET:
             raise ChannelError("too-large", f"The ticket would have more than {LONGEST_TICKET} characters.")
         return ticket, self._life
@@ -229,7 +228,7 @@ def _split(found: Found) -> tuple[bytes, bytes, bytes] | None:
     try:
         if len(found.token) > MOST_BYTES:
             raise ValueError
-        header, payload, signature = map(_decoded, found.token.split("."))
+        header, payload, signature = map(decoded, found.token.split("."))
         audience = _audiences.decode(payload).aud
     except (ValueError, UnicodeError, RecursionError):
         if found.inURL:
@@ -246,22 +245,8 @@ def _split(found: Found) -> tuple[bytes, bytes, bytes] | None:
     return found.token.rpartition(".")[0].encode("ascii"), payload, signature
 
 
-def _decoded(part: str) -> bytes:
-    """Return the bytes of one part of a token (RFC 7515 section 2: base64url without padding)."""
-    encoded = part.encode("ascii")
-    decoded = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), b"-_", validate=True)
-    # Each sequence of bytes has one form only: otherwise one ticket could be written in several ways.
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != encoded:
-        raise binascii.Error
-    return decoded
-
-
-def _base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
 def _encode(fields: dict[str, Any]) -> str:
-    return _base64(msgspec.json.encode(fields))
+    return encoded(msgspec.json.encode(fields))
 
 
 def _invalid(message: str) -> AccessRefused:

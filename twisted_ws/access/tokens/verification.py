@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -13,6 +11,7 @@ import msgspec
 from jwt.algorithms import OKPAlgorithm
 
 from twisted_ws.access.sources import MOST_BYTES
+from twisted_ws.access.tokens.base64url import decoded
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -137,7 +136,7 @@ def parse(text: str) -> Token | None:
     if len(text) > MOST_BYTES:
         raise InvalidToken(f"The token is longer than {MOST_BYTES} bytes.", step="header")
     try:
-        header, payload, _ = map(_decoded, text.split("."))
+        header, payload, _ = map(decoded, text.split("."))
         read = _headers.decode(header)
     except (ValueError, UnicodeError, RecursionError):
         return None
@@ -167,13 +166,3 @@ def verify(token: Token, keys: Sequence[AnyKey]) -> AnyKey:
             continue
         return key
     raise InvalidToken("The signature is wrong.", step="signature")
-
-
-def _decoded(part: str) -> bytes:
-    """Return the bytes of a part (RFC 7515 section 2: base64url without padding)."""
-    encoded = part.encode("ascii")
-    decoded = base64.b64decode(encoded + b"=" * (-len(encoded) % 4), b"-_", validate=True)
-    # Each sequence of bytes has one form only: the same token in another form would be another one for a cache.
-    if base64.urlsafe_b64encode(decoded).rstrip(b"=") != encoded:
-        raise binascii.Error
-    return decoded

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.usage import UsageError
 
 from twisted_ws.commands.bench.places import isHere
-from twisted_ws.commands.options import CommandOptions, number, size
+from twisted_ws.commands.options import HandshakeOptions, number, size
 from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.terminal.display import complain, oneLine
 from twisted_ws.commands.terminal.tty import canMove, columns
@@ -29,7 +29,7 @@ _RESERVE = 32
 _PROGRESS = 0.25
 
 
-class BenchOptions(CommandOptions):
+class BenchOptions(HandshakeOptions):
     """The options of ``twisted-ws bench``."""
 
     synopsis = "Usage: twisted-ws bench [options] URL"
@@ -78,27 +78,7 @@ class BenchOptions(CommandOptions):
             *("trust-store", "trust-store-password-file", "client-certificate", "client-password-file", "insecure"),
         ),
     }
-    takes = {"subprotocol": "NAME", "header": "HEADER", "publish": "URL"}  # noqa: RUF012
-
-    def __init__(self) -> None:
-        super().__init__()
-        self["url"] = ""
-        self["header"] = []
-        self["subprotocol"] = []
-
-    def opt_header(self, text: str) -> None:
-        """'Name: value' for the handshake, or @FILE with one header on each line (for secrets); repeatable"""  # noqa: D415
-        self["header"].append(text)
-
-    def opt_subprotocol(self, name: str) -> None:
-        """a subprotocol to offer, in order of preference; repeatable"""  # noqa: D403, D415 - this is the help text
-        self["subprotocol"].append(name)
-
-    def parseArgs(self, *arguments: str) -> None:
-        """Take the URL."""
-        if len(arguments) != 1:
-            raise UsageError("give one URL, such as ws://localhost:8080/ws")
-        self["url"] = arguments[0]
+    takes = {**HandshakeOptions.takes, "publish": "URL"}  # noqa: RUF012
 
     def postOptions(self) -> None:
         """Check what can be checked without reading a file."""
