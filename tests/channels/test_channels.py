@@ -651,6 +651,37 @@ def test_lostWhileOneJoins(late, loss):
     assert one.lossesAt == [("e", loss)]
 
 
+def test_heardBeforeTheAnswer(late):
+    """However much of a channel subscribers of a pattern get before the engine has answered about the channel, it comes once."""
+    wide, ear, engine = joined(late, "*", None), Ear(), late.engine
+    late.channels.subscribe(ear, "a")
+    end = LEAST + 20
+    messages = [engine.message(offset) for offset in range(1, end + 1)]
+    for each in messages:
+        engine.receive(each)
+    engine.asked[-1].callback(Position("e", 0))
+    while not engine.asked[-1].called:
+        _, _, after = asked(late)
+        engine.asked[-1].callback(History(after, True, messages[after.offset :][:LEAST]))
+    engine.receive(engine.message(end + 1))
+    assert wide.heard == [str(offset) for offset in range(1, end + 2)]
+    assert ear.heard == [str(end + 1)]
+
+
+def test_tooMuchAfterALoss(late):
+    """A subscription that waits while more follows a loss than is held for it is refused: it would miss some of that unsaid."""
+    _, two, engine = joined(late, last=1), Ear(), late.engine
+    room = AnswerBudget(late.limits)
+    failed = late.channels.subscribe(two, "a", "e:1", room=room)
+    engine.asked[-1].callback(History(Position("e", 1), True, []))
+    engine.node.lost("a", Position("e", 4))
+    for offset in range(5, 6 + LEAST):
+        engine.receive(engine.message(offset))
+    engine.asked[-1].callback(Members([], None, 0))
+    assert late.now(failed.addErrback(lambda failure: failure.value.code)) == "unavailable"
+    assert (two.heard, two.channels) == ([], ())
+
+
 def test_lostBeforeOneJoins(late):
     """A subscription without a position begins after what is lost while it waits."""
     _, two, engine = joined(late, last=1), Ear(), late.engine

@@ -83,6 +83,40 @@ class Joining:
         self.lost = lost
 
 
+class _Heard:
+    """Positions of one channel that some have got already, as runs: they come in order, or nearly so.
+
+    Args:
+        most: how many runs are kept; what begins another one is forgotten.
+    """
+
+    __slots__ = ("_most", "_runs")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._runs: list[tuple[str, int, int]] = []  # epoch, first and last offset
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def __contains__(self, position: Position) -> bool:
+        return any(epoch == position.epoch and first <= position.offset <= last for epoch, first, last in self._runs)
+
+    def add(self, position: Position) -> None:
+        """Note a position."""
+        if self._runs:
+            epoch, first, last = self._runs[-1]
+            if position == (epoch, last + 1):
+                self._runs[-1] = epoch, first, position.offset
+                return
+        if len(self._runs) < self._most:
+            self._runs.append((position.epoch, position.offset, position.offset))
+
+    def passed(self, position: Position) -> None:
+        """Forget the run that ends here: everything in it has reached the others, too."""
+        self._runs = [each for each in self._runs if (each[0], each[2]) != position]
+
+
 class Feed:
     """One watched channel or pattern.
 
@@ -128,7 +162,7 @@ class Feed:
         self._state = _WATCHING
         self._held: deque[tuple[Publication, Deferred[int]]] = deque()
         # Those of them that came before the engine's answer, and that those who have a pattern have got.
-        self._heard: set[Position] = set()
+        self._heard = _Heard(self._most)
         self._isMissing = False  # whether the engine has to be asked
         self._isFilling = False  # whether `_fill` runs
         self._former: tuple[Position, ...] = ()  # where earlier epochs have ended here
@@ -164,7 +198,7 @@ class Feed:
         count = self._owner.passOn(publication)  # to those that have a pattern: nobody is subscribed to the channel itself
         if self._state is _CLOSED:
             return count
-        if count != 0 and len(self._held) < self._most:
+        if count != 0:
             self._heard.add(publication.position)
         return _sum(count, self._hold(publication))
 
@@ -317,7 +351,7 @@ class Feed:
 
     def _sent(self, publication: Publication) -> MaybeDeferred[int]:
         if self._heard and publication.position in self._heard:
-            self._heard.discard(publication.position)
+            self._heard.passed(publication.position)
             return self._owner.passOn(publication, True)
         return self._owner.passOn(publication)
 
@@ -395,7 +429,7 @@ class Feed:
                 return
             self._held.popleft()
             count = self._passOn(publication) if isNext else 0
-            self._heard.discard(publication.position)
+            self._heard.passed(publication.position)
             taken.callback(await count if isinstance(count, Deferred) else count)
 
 
