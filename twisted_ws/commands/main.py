@@ -25,6 +25,7 @@ COMMANDS = {
     "reload": "let a running server with workers read certificates again, or replace its services",
     "explain": "say whether a user may subscribe to a channel or publish there, and why",
     "token": "make a signed token, or check one step by step",
+    "password": "hash a user's password for the authenticator basic",
 }
 
 

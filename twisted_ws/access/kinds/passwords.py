@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from twisted_ws.errors import ConfigurationError
@@ -107,3 +108,20 @@ def _scrypt(password: bytes, salt: bytes) -> bytes:
 def hashed(password: bytes, salt: bytes) -> str:
     """Return a password as a `PasswordFile` may have it; `salt` is 8 to 64 random bytes."""
     return f"$scrypt${salt.hex()}${_scrypt(password, salt).hex()}"
+
+
+def lineOf(user: str, password: str, scopes: Collection[str] = ()) -> str:
+    """Return the line of a user for a `PasswordFile`; `password` as it is to stand there.
+
+    Raises:
+        ConfigurationError: the file cannot have such a user or scope.
+    """
+    if not 0 < len(user) <= LONGEST_USER:
+        raise ConfigurationError(f"A user has 1 to {LONGEST_USER} characters.")
+    if ":" in user or user != user.strip() or user.startswith("#") or not user.isprintable():
+        raise ConfigurationError("A user has no colon, no spaces around it and no control characters, and does not begin with #.")
+    listed = " ".join(scopes)
+    for scope in scopes:
+        if not scope or ":" in scope or not scope.isprintable() or " " in scope:
+            raise ConfigurationError("A scope has no colon, spaces or control characters, and at least one character.")
+    return f"{user}:{password}{f':{listed}' if listed else ''}"

@@ -15,7 +15,7 @@ from twisted_ws.usage import Option, grouped, optionsOf
 _GROUPS = {
     "Begin": ("init", "check", "connect"),
     "Publish and watch": ("broadcast", "publish", "tail", "top", "disconnect"),
-    "Say who may do what": ("token", "explain"),
+    "Say who may do what": ("token", "explain", "password"),
     "Run": ("reload", "bench"),
     "Describe": ("asyncapi", "completion"),
 }

@@ -37,6 +37,8 @@ _STREAMS = listed("text/event-stream")
 # The id of the last event of a stream whose client must not reconnect. An EventSource reconnects, and sends this id: only then
 # can it be told, by a 204.
 LEFT = "disconnected"
+# What only a poll can do: a client that asks for it has sent the wrong Accept.
+_POLLED = ("before", "limit", "wait")
 
 
 def wantsEvents(request: HttpRequest) -> bool:
@@ -283,6 +285,9 @@ async def openEvents(request: HttpRequest, channelRequest: ChannelRequest) -> No
         request.setResponseCode(204)
         request.answer(b"")
         return
+    for name in _POLLED:
+        if name in query:
+            raise ChannelError("bad-request", f"{name} is for polls; an event stream takes after and last.")
     positions, last = parseAfter(after, names), parseLast(query.get("last"), names)
     alone = len(names) == 1 and not isPattern(names[0])
     json = not alone or query.get("format") == "json"
