@@ -109,7 +109,10 @@ class RequestHead:
 def _byName(headers: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
     values: dict[str, list[str]] = {}
     for name, value in headers:
-        values.setdefault(name, []).append(value)
+        if name in values:
+            values[name].append(value)
+        else:
+            values[name] = [value]
     return values
 
 
