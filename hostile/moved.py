@@ -35,9 +35,12 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover",),
     ),
     "counter": ("/counter", ()),
+    "listener": ("/listen", ()),
     "stream": ("/channels/moved.{}", ()),
     "stream of a pattern": ("/patterns?channel=moved.*", ()),
 }
+# How the text of a broadcast begins.
+BROADCAST = "broadcast"
 _STREAM = "GET {} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 
 
@@ -46,7 +49,7 @@ class Client:
 
     Attributes:
         kind: see `KINDS`.
-        channels: the numbers of the channels of which it gets all messages.
+        channels: the numbers of the channels of which it gets all messages; that of broadcasts is one more than the last.
         closed: how it was closed; "" while it is open.
         gaps: messages that never came before a later one, doubled, disordered: counts.
         got: how many messages came; of a counter, answers.
@@ -61,7 +64,9 @@ class Client:
         self.isStream = kind.startswith("stream")
         path = path.format(number % channels)
         self.head = _STREAM.format(path).encode() if self.isStream else upgrade(path, *lines)
-        self.channels = [*range(channels)] if kind.endswith("pattern") else [number % channels] if kind != "counter" else []
+        self.channels = [*range(channels)] if kind.endswith("pattern") else [number % channels]
+        if kind in ("counter", "listener"):
+            self.channels = [channels] if kind == "listener" else []
         self.closed = ""
         self.gaps = self.doubled = self.disordered = self.got = self.asked = 0
         self.said = ""
@@ -118,10 +123,10 @@ class Client:
         text = payload.decode()
         if text.startswith("{"):
             found = json.loads(text)
-            if found["type"] != "message":
+            if found["type"] not in ("message", "broadcast"):
                 return
             text = found["data"]
-        if self.kind == "counter":
+        if self.kind == "counter" and not text.startswith(BROADCAST):
             number, _, self.said = text.partition(" ")
             self._count("counter", int(number))
         else:
@@ -131,8 +136,8 @@ class Client:
             self._count(name, int(number))
 
     def _count(self, name: str, number: int) -> None:
-        self.got += 1
-        last = self.last.get(name, -1 if self.kind != "counter" else 0)
+        self.got += self.kind != "counter" or name == "counter"
+        last = self.last.get(name, 0 if name == "counter" else -1)
         if number == last + 1:
             self.last[name] = number
         elif number > last:
@@ -176,13 +181,22 @@ class Tally:
 class Publications:
     """Publishes numbered messages to the channels in turn, at a rate, until it is stopped.
 
+    Args:
+        port: of the broadcast site.
+        channels: how many channels there are.
+        rate: messages a second.
+        size: characters of each.
+        broadcasts: whether one in each turn is a broadcast.
+
     Attributes:
         counts: how many each channel has got, by its name.
         wrong: what went wrong.
     """
 
-    def __init__(self, port: int, channels: int, rate: float, size: int = 0) -> None:
+    def __init__(self, port: int, channels: int, rate: float, size: int = 0, broadcasts: bool = False) -> None:
         self.counts = {f"moved.{number}": 0 for number in range(channels)}
+        if broadcasts:
+            self.counts[BROADCAST] = 0
         self.wrong = ""
         self._port = port
         self._rate = rate
@@ -209,7 +223,8 @@ class Publications:
             while not self._stops.is_set():
                 name = names[at % len(names)]
                 at += 1
-                connection.request("POST", f"/channels/{name}", f"{name} {self.counts[name]} {time.monotonic()}{self._more}")
+                path = "/broadcaster/broadcast" if name == BROADCAST else f"/channels/{name}"
+                connection.request("POST", path, f"{name} {self.counts[name]} {time.monotonic()}{self._more}")
                 response = connection.getresponse()
                 response.read()
                 if response.status != 200:

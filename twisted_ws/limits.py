@@ -287,6 +287,12 @@ class Limits:
         "at a stop: the time for callers to answer our Close 1001; at an upgrade: the longest wait for one that cannot go on yet",
         "no waiting",
     )
+    handOverState: int = _limit(
+        256 * KIB,
+        "bytes",
+        "Close 1012",
+        "at an upgrade, of what a service keeps with a caller, and 64 more for each value in it: copied and compared at once",
+    )
     drainRate: int = _limit(
         5000,
         "callers/second",

@@ -16,6 +16,7 @@ from websockets.sync.client import unix_connect
 
 from hostile.moved import Crowd, Publications, versions
 from tests.daemon.workers.support import ended, reload, workers
+from tests.engines.redis.servers import Server
 from tests.live.support import Running, running, until, writeService
 
 SERVICE = """
@@ -70,6 +71,9 @@ class Noting(WebSocketService):
     def onClose(self, caller, statusCode, reason):
         os.unlink("here")
 
+class Listener(WebSocketService):
+    pass
+
 class Room:
     def onOpen(self, caller):
         pass
@@ -83,6 +87,7 @@ drainTimeout = 60
 "/counter" = {target = "rooms:Counter"}
 "/noting" = {target = "rooms:Noting"}
 "/room" = {target = "rooms:Room"}
+"/listen" = {target = "rooms:Listener"}
 "/channels" = {target = "channels"}
 "/patterns" = {target = "channels", wildcards = true}
 "/channels/{channel}" = {target = "channels"}
@@ -95,15 +100,47 @@ def write(place: Path, version: str, old: str = "lives", new: str = "lives") -> 
 
 
 @contextmanager
-def server(count: int, mayFail: bool = False, **dying: str) -> Iterator[tuple[Running, Path]]:
+def server(count: int, *options: str, mayFail: bool = False, **dying: str) -> Iterator[tuple[Running, Path]]:
     """A server with workers."""
     with tempfile.TemporaryDirectory(prefix="ws-") as directory:
         place = Path(directory)
         write(place, "v0", **dying)
         (place / "ws.toml").write_text(CONFIG.replace("WORKERS", str(count)))
-        with running(place, "--config", "ws.toml", "--tls-port", "0", "--listen", f"unix:{place}/s", mayFail=mayFail) as started:
+        options = ("--config", "ws.toml", "--tls-port", "0", "--listen", f"unix:{place}/s", *options)
+        with running(place, *options, mayFail=mayFail) as started:
             started.waitFor("listen")
             yield started, place
+
+
+KINDS = {
+    "raw": 30,
+    "json": 30,
+    "deflate": 20,
+    "pattern": 5,
+    "counter": 30,
+    "listener": 20,
+    "stream": 20,
+    "stream of a pattern": 5,
+}
+
+
+def nobodyNotices(daemon: Running, place: Path) -> None:
+    """Reload several times in a row, while clients of all kinds look."""
+    port, http = daemon.port("ws"), daemon.port("http")
+    with Crowd(port, KINDS, 5, 0.2) as crowd, Publications(http, 5, 100, 100, broadcasts=True) as publications:
+        for number in range(1, 4):
+            before = set(workers(daemon))
+            write(place, f"v{number}")
+            assert reload(place, "--services") == (0, "")
+            assert not before & set(workers(daemon))
+            crowd.askAll()
+            assert versions(crowd.clients) == {f"v{number}"}
+        publications.stop()
+        assert publications.wrong == ""
+        tallies = crowd.rest(publications.counts)
+    assert {kind: (tally.clients, tally.isWhole) for kind, tally in tallies.items()} == {
+        kind: (number, True) for kind, number in KINDS.items()
+    }, tallies
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -112,23 +149,17 @@ def test_nobodyNotices(count: int) -> None:
 
     The service's new code is in force for the same connection each time.
     """
-    kinds = {"raw": 30, "json": 30, "deflate": 20, "pattern": 5, "counter": 30, "stream": 20, "stream of a pattern": 5}
     with server(count) as (daemon, place):
-        port, http = daemon.port("ws"), daemon.port("http")
-        with Crowd(port, kinds, 5, 0.2) as crowd, Publications(http, 5, 100, 100) as publications:
-            for number in range(1, 4):
-                before = set(workers(daemon))
-                write(place, f"v{number}")
-                assert reload(place, "--services") == (0, "")
-                assert not before & set(workers(daemon))
-                crowd.askAll()
-                assert versions(crowd.clients) == {f"v{number}"}
-            publications.stop()
-            assert publications.wrong == ""
-            tallies = crowd.rest(publications.counts)
-        assert {kind: (tally.clients, tally.isWhole) for kind, tally in tallies.items()} == {
-            kind: (number, True) for kind, number in kinds.items()
-        }, tallies
+        nobodyNotices(daemon, place)
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_nobodyNoticesWithRedis(servers: int) -> None:
+    """Nor do they if each worker is a node of its own, with Redis as the engine, or several of them."""
+    with ExitStack() as stack:
+        places = [f"127.0.0.1:{stack.enter_context(Server()).port}" for _ in range(servers)]
+        with server(1, "--engine", f"redis://{','.join(places)}") as (daemon, place):
+            nobodyNotices(daemon, place)
 
 
 def test_newCodeThatFails() -> None:

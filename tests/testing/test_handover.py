@@ -171,6 +171,107 @@ def test_whatWouldBeAnother(value):
         server.flushErrors()
 
 
+def cyclic():
+    """Return a list that contains itself."""
+    made = []
+    made.append(made)
+    return made
+
+
+def deep():
+    """Return lists in lists that no parser of JSON or msgpack would follow."""
+    made = []
+    for _ in range(4000):
+        made = [made]
+    return made
+
+
+@pytest.mark.parametrize("value", [cyclic(), deep(), "x" * 10_000_000, [0] * 10_000, {"x": object()}])
+@pytest.mark.parametrize("where", ["attributes", "user", "state"])
+def test_whatIsTooMuch(value, where):
+    """What has no end, is very large, or has no form keeps its caller, wherever the service has it, and nobody else."""
+
+    class Room(Counter):
+        def onOpen(self, caller):
+            super().onOpen(caller)
+            if where == "attributes":
+                caller.attributes["value"] = value
+            elif where == "user":
+                caller.user = value
+
+        def onHandOver(self, caller):
+            return value if where == "state" else None
+
+    with serve({"/room": Room(), "/count": Counter()}) as server:
+        room, counter = server.connect("/room"), server.connect("/count")
+        assert server.handOver() == 1
+        assert room.closed == (1012, "service restarts")
+        counter.writeTextMessage("next")
+        assert counter.readTextMessage() == "1 1"
+        server.flushErrors()
+
+
+class Boom(Exception):
+    """What a service raises."""
+
+
+def test_hooksThatFail():
+    """If onHandOver raises or is async, its caller stays and is closed with 1012; if onResume raises, with 1011, and alone."""
+
+    class Room(Counter):
+        def onHandOver(self, caller):
+            if caller.user == "raises":
+                raise Boom
+            return self.late() if caller.user == "late" else caller.user
+
+        async def late(self):
+            return None
+
+        def onResume(self, caller, state):
+            if state == "fails":
+                raise Boom
+
+    with serve({"/room": Room()}) as server:
+        clients = {user: server.connect("/room", user=user) for user in ("raises", "late", "fails", "goes")}
+        assert server.handOver() == 2
+        server.settle()
+        closed = {user: client.closed and client.closed[0] for user, client in clients.items()}
+        assert closed == {"raises": 1012, "late": 1012, "fails": 1011, "goes": None}
+        assert len(server.flushErrors(Boom)) == 2
+        server.flushErrors()
+
+
+@pytest.mark.parametrize("how", ["at once", "later"])
+def test_closesWhenItResumes(how):
+    """A service that closes a caller in onResume is told of its end, once."""
+    ended = []
+
+    class Room(Counter):
+        def onHandOver(self, caller):
+            return caller.connectionId
+
+        def onResume(self, caller, state):
+            if how == "at once":
+                caller.close(4000, "no")
+                return None
+            return self.closeLater(caller)
+
+        async def closeLater(self, caller):
+            await server.server.runtime.turns.next()
+            caller.close(4000, "no")
+
+        def onClose(self, caller, statusCode, reason):
+            ended.append(statusCode)
+
+    with serve({"/room": Room()}) as server:
+        client = server.connect("/room")
+        assert server.handOver() == 1
+        server.settle()
+        assert client.closed == (4000, "no")
+        assert ended == [4000]
+        assert len(server.callers) == 0
+
+
 def test_newCodeThatRefuses():
     """If the new service is not resumable, callers go back and are closed by the old one, which is told."""
     events = []

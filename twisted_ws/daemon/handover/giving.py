@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from twisted_ws.caller import Caller
 from twisted_ws.channels.moving import Expectation
 from twisted_ws.daemon.handover.stream import HandStream
-from twisted_ws.engines.journal import Journal
+from twisted_ws.engines.journal import ForeignJournal, Journal
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.limits import MIB
 from twisted_ws.server.handover.arrival import RESTART, Arrival
@@ -51,6 +51,8 @@ FORGETTING = 4
 CLOSING = 40
 # Seconds for its answer, at least.
 LAST = 5.0
+# Entries of a journal after which the other process is told what they are, if it is not sooner.
+TOLD = 100
 # Names of channels in one frame.
 NAMES = 500
 # Seconds between two looks at those that cannot go yet: at first, and at most.
@@ -65,15 +67,19 @@ class Noting:
 
     Args:
         server: the server.
+        takes: whether this is the process that takes connections.
 
     Attributes:
-        journal: what its engine tells; None if that has no numbers.
+        journal: what its engine tells; None if that keeps none.
+        isNumbered: whether both processes have the same numbers in it; else this one is to say what its entries are, or is told.
         expectation: see `Expectation`.
     """
 
-    def __init__(self, server: WebSocketServer) -> None:
+    def __init__(self, server: WebSocketServer, takes: bool = False) -> None:
         self._engine: Any = server.engine
-        self.journal = Journal() if hasattr(self._engine, "keepJournal") else None
+        self.isNumbered: bool = getattr(self._engine, "isNumbered", True)
+        kind = ForeignJournal if takes and not self.isNumbered else Journal
+        self.journal = kind() if hasattr(self._engine, "keepJournal") else None
         self.expectation = Expectation(server.channels)
 
     async def begin(self) -> None:
@@ -182,6 +188,9 @@ class Giving:
         self._nap: Deferred[None] | None = None
         self._whenDone: list[Deferred[None]] = []
         self._number = 0
+        self._untold: list[tuple[Any, ...]] = []
+        if noting.journal is not None and not noting.isNumbered:
+            noting.journal.told = self._noted
         self._room: Deferred[None] | None = None
         self._isOver = False
         self._whys: set[str] = set()
@@ -201,6 +210,7 @@ class Giving:
         """
         reactor = self._server.reactor
         try:
+            await self._noting.begin()  # before the other process does
             self._stream.send("hello", VERSION)
             theirs = await self._answer("hello")
             if theirs != VERSION:
@@ -208,7 +218,6 @@ class Giving:
                     why = f"it takes those of version {theirs}, not {VERSION}"
                     self._log.warn("callers do not go on in the new process: {reason}", reason=why, event="handover.kept")
                 return theirs is not None
-            await self._noting.begin()
             if self._share is not None:
                 await self._expect()
                 await self._giveSome("callers", self._some(self._share), self._departure.depart)
@@ -217,6 +226,7 @@ class Giving:
                 return not self._batches
             look, settled = LOOK, reactor.seconds() + SETTLING
             while not (self._isOver or self._stops):
+                self._tellNoted()
                 await self._expect()
                 waiting = await self._giveAll()
                 self._dismiss(until - reactor.seconds())
@@ -314,8 +324,8 @@ class Giving:
 
     async def _giveSome(self, kind: str, some: Iterable[Any], depart: Callable[..., tuple[bytes, Any] | Obstacle]) -> bool:
         await self._noting.mark()
-        waiting, batch = False, _Batch(kind)
-        async for each in self._server.runtime.turns.through(some, STEPS):
+        waiting, batch, turns = False, _Batch(kind), self._server.runtime.turns
+        async for each in turns.through(some, STEPS):
             if self._isOver or self._stops:
                 break
             if not each.isOpen() or each in self.refused:
@@ -324,7 +334,8 @@ class Giving:
                 self.refused[each] = "refused there"
                 continue
             try:
-                left = depart(each, self._ready)
+                with turns.counting(0):  # its service may take its time
+                    left = depart(each, self._ready)
             except Exception:
                 self._log.failure("a connection failed on its way to another process", event="handover.broken")
                 abort(each.transport if isinstance(each, EventStream) else each._connection.transport)  # no more is known of it
@@ -373,7 +384,19 @@ class Giving:
                 each.stop(left)
         self._isDismissing = False
 
+    def _noted(self, which: tuple[Any, ...]) -> None:
+        """Have the other process know what came here, soon."""
+        self._untold.append(which)
+        if len(self._untold) >= TOLD:
+            self._tellNoted()
+
+    def _tellNoted(self) -> None:
+        untold, self._untold = self._untold, []
+        if untold:
+            self._stream.send("noted", untold)
+
     def _send(self, batch: _Batch) -> None:
+        self._tellNoted()
         self._number = number = self._number + 1
         self._batches[number] = batch
         self._stream.send(batch.kind, number, time.monotonic(), batch.states, descriptors=batch.sockets)
@@ -412,7 +435,7 @@ class Giving:
         self._wake()
 
     def _tellEngine(self, batch: _Batch, index: int) -> None:
-        if self._noting.journal is None:  # else it knows from the other process
+        if self._noting.journal is None or not self._noting.isNumbered:  # else it knows from the other process
             state = _decoded(batch, index)
             for each in state.subscriptions:
                 if each.entered is not None:
@@ -423,10 +446,11 @@ class Giving:
         state = _decoded(batch, index)
         self._notThere.add(state.connectionId)
         attach = partial(self._sockets.attach, runtime=self._server.runtime, socket=batch.sockets[index])
-        if isinstance(state, CallerState):
-            self._arrival.arrive(state, attach)
-        else:
-            self._streamArrival.arrive(state, attach)
+        with self._server.runtime.turns.counting(0):
+            if isinstance(state, CallerState):
+                self._arrival.arrive(state, attach)
+            else:
+                self._streamArrival.arrive(state, attach)
 
     async def _takeBack(self) -> None:
         """Go on with all that the other process has not taken."""

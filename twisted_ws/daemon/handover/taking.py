@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from twisted_ws.daemon.handover.giving import SOCKETS, Noting, Sockets
 from twisted_ws.daemon.handover.stream import HandStream
+from twisted_ws.engines.journal import ForeignJournal
 from twisted_ws.server.handover.arrival import STOPPING, Arrival
 from twisted_ws.server.handover.states import VERSION, decode
 from twisted_ws.server.server import WebSocketServer
@@ -42,7 +43,7 @@ class Taking:
         self._server = server
         self._sockets = sockets
         self._stream = stream
-        self._noting = noting = Noting(server)
+        self._noting = noting = Noting(server, takes=True)
         self._arrival = Arrival(server, noting.expectation, noting.journal)
         self._streams = StreamArrival(server, noting.expectation, self._arrival)
         self._work: deque[tuple[list[Any], list[int]]] = deque()
@@ -99,6 +100,9 @@ class Taking:
                 self._stream.send("hello", VERSION)
             elif kind == "expect":
                 self._stream.send("ready", await self._noting.expectation.expect(fields[0]))
+            elif kind == "noted":
+                if isinstance(self._noting.journal, ForeignJournal):
+                    self._noting.journal.others(fields[0])
             elif kind == "callers":
                 await self._take(decode, self._arrival, fields, descriptors)
             elif kind == "streams":
@@ -138,7 +142,9 @@ class Taking:
         self._stream.send("taken", number, refused, sent=partial(said.callback, None))
         await said
         # If that process has ended before it heard this, nobody else has them.
-        async for state, socket in self._server.runtime.turns.through(found, STEPS):
+        turns = self._server.runtime.turns
+        async for state, socket in turns.through(found, STEPS):
             self.taken += 1
             attach = partial(self._sockets.attach, runtime=self._server.runtime, socket=socket)
-            arrival.arrive(state, attach, time.monotonic() - at)
+            with turns.counting(0):  # its service may take its time
+                arrival.arrive(state, attach, time.monotonic() - at)

@@ -54,12 +54,14 @@ class HubEngine:
         wheel: the server's.
 
     Attributes:
+        isNumbered: True: journals of all workers have the same numbers.
         state: that of the hub's engine; DOWN before `start` and without a link.
         isSlow: False.
         times: how long the hub's answers took, by what was asked, but for publications.
     """
 
     _log = Logger()
+    isNumbered = True
 
     def __init__(self, link: Link, limits: Limits, wheel: Wheel) -> None:
         link.largest = max(link.largest, limits.maxMessageSize + ROOM)

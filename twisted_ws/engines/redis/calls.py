@@ -93,7 +93,7 @@ class Calls:
     Args:
         node: the id of this one.
         wheel: for deadlines.
-        handle: does what a call says; takes its kind and payload.
+        handle: does what a call says; takes its kind and payload, and what is the call's alone: a node and a number.
         send: sends an answer to a node.
     """
 
@@ -101,7 +101,7 @@ class Calls:
         self,
         node: str,
         wheel: Wheel,
-        handle: Callable[[str, bytes], MaybeDeferred[bytes]],
+        handle: Callable[[str, bytes, tuple[str, int]], MaybeDeferred[bytes]],
         send: Callable[[str, bytes], None],
     ) -> None:
         self._node = node
@@ -150,7 +150,7 @@ class Calls:
         self._answered[which] = None
         if len(self._answered) > REMEMBERED:
             self._answered.popitem(last=False)
-        result = self._handle(call.kind, call.payload)
+        result = self._handle(call.kind, call.payload, which)
         if isinstance(result, Deferred):
             result.addCallback(lambda done: self._done(call, done)).addErrback(
                 lambda failure: _log.failure("a call of another node failed", failure, event="engine.failed")

@@ -29,6 +29,7 @@ from twisted_ws.engines.contract import (
     Revocation,
     Unsubscribe,
 )
+from twisted_ws.engines.journal import Journal
 from twisted_ws.engines.redis.calls import Calls
 from twisted_ws.engines.redis.looking import look, nodesIn
 from twisted_ws.engines.redis.presence import Presence
@@ -97,6 +98,8 @@ CAUGHT = 1000
 STATEMENTS = 20
 # Seconds between two looks at what is watched.
 TICK = 0.5
+# What the server sends back on the subscription for `mark`.
+MARK = "mark"
 # Claims and revocations of this node that are stated again to a server that may have forgotten.
 STATED = 10_000
 
@@ -131,6 +134,7 @@ class RedisEngine:
         times: how long things take.
 
     Attributes:
+        isNumbered: False: journals of two processes do not have the same numbers.
         keys: the names of keys.
         state: see `Engine`.
         onState: is told each state instead of the node.
@@ -138,6 +142,7 @@ class RedisEngine:
     """
 
     _log = Logger()
+    isNumbered = False
 
     def __init__(
         self,
@@ -178,6 +183,8 @@ class RedisEngine:
         self._isFlushing = False
         self._isMeeting = False  # whether there is a link that is of no use yet
         self._unreadable = ""
+        self._journals: tuple[Journal, ...] = ()
+        self._marks: deque[Deferred[int]] = deque()
         self._contact: Contact | None = None
         self._node: Node
         self._publisher: Publisher
@@ -325,6 +332,9 @@ class RedisEngine:
     def went(self, link: Link) -> None:
         """Wait (see `Owner`)."""
         self._requests.link = None
+        marks, self._marks = self._marks, deque()
+        for each in marks:
+            each.callback(0)
         self._wheel.drop(self._tick)
         self._wheel.drop(self._sweeper)
         if link.isLost:
@@ -398,6 +408,10 @@ class RedisEngine:
                 if not self._isMeeting:
                     self._take(watch, data)
                 return
+        if kind == b"pong" and reply[1] == MARK.encode():
+            if self._marks:
+                self._marks.popleft().callback(0)
+            return
         if self._contact is None or self._contact.pushed(reply):
             return
         if kind == b"pmessage":
@@ -449,6 +463,8 @@ class RedisEngine:
         if channel in self._makers:
             self._makers.forget(channel)
         publication = made.publication(channel, now)
+        if self._journals:
+            self._notePublication(publication)
         if tracing.tracer is not None and isinstance(made, TracedRecord):
             taken = tracing.delivered(made.span, channel, self._node.received, publication)
         else:
@@ -475,6 +491,9 @@ class RedisEngine:
         except Unreadable as error:
             self.unreadable(channel, error)
             return
+        if self._journals:
+            kind = "joined" if data[:1] == b"+" else "left"
+            self._note(kind, (channel, user, info), (kind, channel, user))
         if data[:1] == b"+":
             self._node.joined(channel, Member(user, msgspec.Raw(info), 1))
         else:
@@ -493,14 +512,50 @@ class RedisEngine:
                 event="engine.lost",
             )
 
-    def _handle(self, kind: str, payload: bytes) -> MaybeDeferred[bytes]:
+    # Hand-over.
+
+    def keepJournal(self, journal: Journal) -> None:
+        """Note in a journal what comes from now on, too: each hand-over in which this process has a part keeps its own."""
+        self._journals += (journal,)
+
+    def endJournal(self, journal: Journal) -> None:
+        """Note in it no longer; do nothing if that has ended."""
+        self._journals = tuple([each for each in self._journals if each is not journal])
+
+    def mark(self) -> Deferred[int]:
+        """Return a Deferred that fires with 0 when all has come that the server had passed on before; at once without a link."""
+        link = self._requests.link
+        if link is None:
+            return succeed(0)
+        marked: Deferred[int] = Deferred()
+        self._marks.append(marked)
+        link.subscriber.push("PING", MARK)
+        return marked
+
+    def _note(self, kind: str, value: Any, which: tuple[Any, ...]) -> None:
+        for each in self._journals:
+            each.add(each.number + 1, kind, value, which)
+
+    def _notePublication(self, publication: Publication) -> None:
+        # Where nothing but names is watched, positions say the same.
+        if self._watches.isMatched(publication.channel):
+            which = publication.channel, publication.epoch, publication.offset
+            self._note("publication", (*which, publication.kind, publication.payload, publication.key), which)
+
+    def _handle(self, kind: str, payload: bytes, which: tuple[str, int]) -> MaybeDeferred[bytes]:
         """Do what is said to all nodes."""
         node = self._node
         try:
             if kind == "broadcast":
-                return _number(node.broadcasted(decodeBroadcast(payload)))
+                message = decodeBroadcast(payload)
+                if self._journals:
+                    self._note(kind, (message.kind, message.payload), which)
+                return _number(node.broadcasted(message))
             if kind == "command":
-                return _number(node.obey(msgspec.msgpack.decode(payload, type=_COMMANDS)))
+                command = msgspec.msgpack.decode(payload, type=_COMMANDS)
+                if self._journals:
+                    self._note(kind, command, which)
+                return _number(node.obey(command))
             if kind == "revoke":
                 self._revoked(payload)
                 return b"1"
@@ -884,6 +939,8 @@ class RedisEngine:
             each = publications.popleft()
             if each.epoch != watch.epoch or each.offset > watch.offset:
                 watch.epoch, watch.offset = each.epoch, each.offset
+                if self._journals:
+                    self._notePublication(each)
                 self._node.received(each)
             if self._reactor.seconds() > until:
                 self._reactor.callLater(0, self._passOn, watch, publications, isMore)

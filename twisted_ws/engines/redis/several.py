@@ -25,6 +25,7 @@ from twisted_ws.engines.contract import (
     NodeInfo,
     Revocation,
 )
+from twisted_ws.engines.journal import Journal
 from twisted_ws.engines.redis.engine import RedisEngine
 from twisted_ws.engines.redis.server.contact import TIMES, Times
 from twisted_ws.engines.redis.server.url import parseURL
@@ -65,6 +66,7 @@ class SeveralEngine:
 
     def __init__(self, engines: list[RedisEngine], names: list[str]) -> None:
         self._engines = engines
+        self.isNumbered = False  # see `RedisEngine`
         self._first = engines[names.index(min(names))]
         self._node: Node
         self.state = EngineState.DOWN
@@ -119,6 +121,22 @@ class SeveralEngine:
     def stop(self) -> Deferred[None]:
         """End (see `Engine`)."""
         return gatherResults([engine.stop() for engine in self._engines], consumeErrors=True).addCallback(lambda _: None)
+
+    # Hand-over.
+
+    def keepJournal(self, journal: Journal) -> None:
+        """Note in a journal what comes from any of them (see `RedisEngine`)."""
+        for each in self._engines:
+            each.keepJournal(journal)
+
+    def endJournal(self, journal: Journal) -> None:
+        """Note in it no longer (see `RedisEngine`)."""
+        for each in self._engines:
+            each.endJournal(journal)
+
+    def mark(self) -> Deferred[int]:
+        """Return a Deferred that fires when all has come that any of them had passed on before (see `RedisEngine`)."""
+        return gatherResults([each.mark() for each in self._engines]).addCallback(lambda _: 0)
 
     def publish(
         self,

@@ -83,7 +83,7 @@ class Watches:
         watch = self.channels.get(channel)
         if watch is None and self.patterns:
             watch = self._matched.get(channel)
-            if watch is None and self._isMatched(channel):
+            if watch is None and self.isMatched(channel):
                 watch = self._matched[channel] = Watch(channel, 0)
                 if len(self._matched) > MATCHED:
                     self._matched.popitem(last=False)
@@ -105,7 +105,8 @@ class Watches:
             return watch.told
         return -1 if channel in self._gone else 0
 
-    def _isMatched(self, channel: str) -> bool:
+    def isMatched(self, channel: str) -> bool:
+        """Return whether a pattern that is watched matches a channel."""
         return any(each in self.patterns for each in patternsOf(channel))
 
     def positions(self) -> Iterator[tuple[str, Position]]:

@@ -157,7 +157,7 @@ class Departure:
             for key, value in attributes.items():
                 self.packed(value, name, f"attributes[{printable(repr(key))}]")
         try:
-            identity = identityState(caller.identity)
+            identity = identityState(caller.identity, self._server.limits.handOverState)
         except NotPortable as error:
             self._tell(name, "identity.info", error)
             raise
@@ -180,7 +180,7 @@ class Departure:
             NotPortable: it has none.
         """
         try:
-            return pack(value)
+            return pack(value, self._server.limits.handOverState)
         except NotPortable as error:
             self._tell(name, what, error)
             raise

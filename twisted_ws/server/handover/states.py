@@ -88,41 +88,59 @@ class NotPortable(ValueError):
     """A value that another process would not get as it is here."""
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any, most: int) -> bytes:
     """Return a value as msgpack.
 
+    Args:
+        value: the value.
+        most: see `Limits.handOverState`.
+
     Raises:
-        NotPortable: what comes back is not the same, such as a list for a tuple or a dict for a Counter, or it has no form.
+        NotPortable: it is too large or contains itself; or it has no form; or what comes back is not the same, such as a list for
+            a tuple or a dict for a Counter.
     """
     if value is None:
         return _NONE
+    other = _otherKind(value, most)
     try:
         packed = encode(value)
         isSame = unpack(packed) == value
     except Exception as error:
         raise NotPortable(f"{type(value).__name__}: {error}") from None
-    other = _otherKind(value)
     if other is not None or not isSame:
         raise NotPortable(f"{(other or type(value)).__name__}: it would come back as something else")
     return packed
 
 
-def _otherKind(value: Any) -> type[Any] | None:
-    """Return a class that msgpack does not know, though what comes back may be equal: an enum's number, the dict of a Counter."""
-    waiting = [value]
+def _otherKind(value: Any, most: int) -> type[Any] | None:
+    """Return a class that msgpack does not know, though what comes back may be equal: an enum's number, the dict of a Counter.
+
+    Raises:
+        NotPortable: there is too much of it.
+    """
+    waiting, left, other = [value], most, None
     while waiting:
         each = waiting.pop()
         kind = type(each)
-        if kind is dict:
-            waiting += each
-            waiting += each.values()
-        elif kind is list or kind is tuple:  # the latter as a key; else it is not equal
-            waiting += each
+        left -= EACH
+        if kind is str or kind is bytes:
+            left -= len(each)
+        elif kind is dict or kind is list or kind is tuple:  # the latter as a key; else it is not equal
+            if len(each) * EACH > left:
+                left = -1
+            else:
+                waiting += each
+                if kind is dict:
+                    waiting += each.values()
         elif kind not in _PLAIN:
-            return kind
-    return None
+            other = kind
+        if left < 0:
+            raise NotPortable(f"more than {most} bytes, or it contains itself")
+    return other
 
 
+# Bytes that each value counts besides its length.
+EACH = 64
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 _NONE = encode(None)
 
@@ -156,8 +174,12 @@ def requestOf(state: RequestState) -> UpgradeRequest:
     return request
 
 
-def identityState(identity: Identity | None) -> IdentityState | None:
+def identityState(identity: Identity | None, most: int) -> IdentityState | None:
     """Return what moves of an identity.
+
+    Args:
+        identity: the identity.
+        most: see `pack`.
 
     Raises:
         NotPortable: its `info` does not.
@@ -169,7 +191,7 @@ def identityState(identity: Identity | None) -> IdentityState | None:
         [*identity.subscribe],
         [*identity.publish],
         [*identity.scopes],
-        pack(identity.info),
+        pack(identity.info, most),
         identity.expiresAt,
         identity.issuedAt,
         identity.tokenId,

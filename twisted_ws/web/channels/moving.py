@@ -164,7 +164,7 @@ class StreamDeparture:
                 packed(visitor.request.user, name, "request.user"),
                 packed(visitor.attributes, name, "attributes"),
             )
-            identity = identityState(visitor.identity)
+            identity = identityState(visitor.identity, server.limits.handOverState)
         except NotPortable:
             return Obstacle.STATE
         terms = [] if visitor.life is None else [(channel, *term) for channel, term in visitor.life.terms()]
