@@ -744,6 +744,20 @@ def test_lateRefusal(late, end, error, answers, after):
     assert engine.entered == {}
 
 
+def test_leavesWithOneOfTwo(late):
+    """A subscriber that leaves when one of its subscriptions has begun, and another waits, ends both."""
+    ear, engine, failures = Ear(), late.engine, []
+    late.channels.subscribe(ear, "a")
+    late.channels.subscribe(ear, "b").addErrback(failures.append)
+    engine.asked[0].callback(Position("e", 0))
+    assert ear.channels == ("a",)
+    late.channels.leave(ear)
+    assert failures[0].check(ConnectionClosed)
+    assert engine.watched == []
+    engine.asked[1].callback(Position("e", 0))
+    assert ear.channels == ()
+
+
 @pytest.mark.parametrize("more", [0, 1])
 def test_lateJoinBound(late, more):
     """As many messages are held for a join as a feed holds; if there are more and a history ends before them, it is refused."""

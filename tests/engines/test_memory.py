@@ -128,13 +128,14 @@ def test_trimByTotal():
     assert world.engine.bytes == 3 * CHARGE + 3
 
 
-def test_trimByAge():
+@pytest.mark.parametrize("age", [10, 9.9], ids=["swept", "before the sweep"])
+def test_trimByAge(age):
     """A message is kept for historyAge, whether or not the sweep has come."""
-    world = World(historyAge=10)
+    world = World(historyAge=age)
     world.publish("a", "1")
     world.clock.advance(4)
     world.publish("a", "2")
-    world.clock.advance(5.9)
+    world.clock.advance(age - 4.1)
     assert world.since("a") == ("e:0", True, ["1", "2"])
     world.clock.advance(0.1)
     assert world.since("a", 0) == ("e:1", False, ["2"])
