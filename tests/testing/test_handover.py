@@ -295,6 +295,19 @@ def test_newCodeThatRefuses():
     assert events == ["gone", "back", "closed 1012"]
 
 
+def test_noChannelsAnyMore():
+    """If what answers a path now knows nothing of channels, those subscribed there are closed, and come back to find out."""
+
+    class Feed(WebSocketService):
+        resumable = True
+
+    with serve({"/channels": ChannelService()}) as server:
+        client = server.connect("/channels?channel=a")
+        assert server.handOver({"/channels": Feed()}) == 0
+        assert client.closed == (1012, "service restarts")
+        assert server.publish("a", "1").recipients == 0
+
+
 def test_subscriptions():
     """Subscriptions go with their connection, of every kind, and get what is published next, once."""
     with serve({"/channels": ChannelService(wildcards=True)}) as server:
