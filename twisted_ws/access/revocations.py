@@ -81,5 +81,5 @@ class Revocations:
         return until > now and (issuedAt or 0) < before
 
     def coversTokenId(self, tokenId: str) -> bool:
-        """Return whether the token with an id is revoked, whosever it is."""
+        """Return whether the token with an id is revoked, whoever has it."""
         return self._tokens.get(tokenId, 0) > self._unixTime()

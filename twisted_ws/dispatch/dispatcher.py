@@ -330,7 +330,7 @@ class Dispatcher:
         return state
 
     def stay(self, state: Any) -> None:
-        """Give the service what `handOver` has returned back, by onResume: the caller has not left after all."""
+        """Give back to the service, by onResume, what `handOver` has returned: the caller has not left after all."""
         if self._closedWith is None:
             self._running = True
             self._resume(state)

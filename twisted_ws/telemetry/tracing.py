@@ -78,7 +78,7 @@ def carried() -> str | None:
 
 
 def _carriedBy(text: str) -> Any:
-    """Return the context that `carried` has made a text of; None if it is no such text."""
+    """Return the context that `carried` has made a text of; None if the text is not one."""
     parts = text.split("-")
     try:
         trace, span = int(parts[1], 16), int(parts[2], 16)

@@ -111,7 +111,7 @@ def hashed(password: bytes, salt: bytes) -> str:
 
 
 def lineOf(user: str, password: str, scopes: Collection[str] = ()) -> str:
-    """Return the line of a user for a `PasswordFile`; `password` as it is to stand there.
+    """Return the line of a user for a `PasswordFile`; `password` is written as it is given.
 
     Raises:
         ConfigurationError: the file cannot have such a user or scope.

@@ -38,7 +38,7 @@ STRANGE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, 
 
 
 class NoSite(BadHandshake):
-    """The site has said what no broadcast site says."""
+    """The answer is not one that a broadcast site gives."""
 
     def __init__(self) -> None:
         super().__init__("the answer is not one that a broadcast site of twisted_ws gives: check the URL, and the versions")
@@ -129,7 +129,7 @@ _decodeObject = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def understood(answer: object, kind: type[T]) -> T:
-    """Return what a site has said, if it is of a kind.
+    """Return what a site has answered, if it is of the expected kind.
 
     Raises:
         NoSite: it is not.

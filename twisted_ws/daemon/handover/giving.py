@@ -51,7 +51,7 @@ FORGETTING = 4
 CLOSING = 40
 # Seconds for its answer, at least.
 LAST = 5.0
-# Entries of a journal after which the other process is told what they are, if it is not sooner.
+# Entries of a journal after which the other process is told what they are, unless it has been before.
 TOLD = 100
 # Names of channels in one frame.
 NAMES = 500
@@ -251,7 +251,7 @@ class Giving:
                 each.callback(None)
 
     def stop(self) -> Deferred[None]:
-        """Give no more, because all are asked to leave; return a Deferred that fires when nobody is on the way any longer."""
+        """Give no more, because all are asked to leave; return a Deferred that fires when nobody is on the way any more."""
         self._stops = True
         if self._nap is not None:
             self._nap.cancel()
@@ -385,7 +385,7 @@ class Giving:
         self._isDismissing = False
 
     def _noted(self, which: tuple[Any, ...]) -> None:
-        """Have the other process know what came here, soon."""
+        """Tell the other process soon what came here."""
         self._untold.append(which)
         if len(self._untold) >= TOLD:
             self._tellNoted()
@@ -402,7 +402,7 @@ class Giving:
         self._stream.send(batch.kind, number, time.monotonic(), batch.states, descriptors=batch.sockets)
 
     def _taken(self, number: int, refused: Sequence[tuple[int, str]]) -> None:
-        """Note which the other process has: the connections are its alone from now on."""
+        """Note which the other process has: from now on the connections belong to it alone."""
         self._answered.append((self._batches.pop(number), dict(refused)))
         for _, why in refused:
             if why not in self._whys:

@@ -434,7 +434,7 @@ class Crew:
         self._leaving(old)
 
     def _dismiss(self, worker: Worker) -> None:
-        """Ask a worker to leave; one that gives its connections to another is to do so no longer."""
+        """Ask a worker to leave; one that is giving its connections to another stops doing so."""
         if worker.stage is Stage.ENDED or (worker.stage is Stage.LEAVING and not worker.isGiving):
             return
         worker.line.send("worker.drain")

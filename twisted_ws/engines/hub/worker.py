@@ -128,7 +128,7 @@ class HubEngine:
         self._handle()
 
     def endJournal(self, journal: Journal) -> None:
-        """Note in it no longer; do nothing if that has ended."""
+        """Stop noting in it; do nothing if that has ended."""
         self._journals = tuple([each for each in self._journals if each is not journal])
         self._handle()
 

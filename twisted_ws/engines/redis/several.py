@@ -130,7 +130,7 @@ class SeveralEngine:
             each.keepJournal(journal)
 
     def endJournal(self, journal: Journal) -> None:
-        """Note in it no longer (see `RedisEngine`)."""
+        """Stop noting in a journal (see `RedisEngine`)."""
         for each in self._engines:
             each.endJournal(journal)
 
