@@ -11,7 +11,7 @@ import pytest
 
 from tools.capacity import pages
 from tools.capacity.__main__ import main
-from tools.capacity.check import WITHIN, check
+from tools.capacity.check import WITHIN, Checked, check, verdict
 from tools.capacity.costs import Costs, Line, fit, waking
 from tools.capacity.loading import Seen, Wanted, compare
 from tools.capacity.model import Core, Forecast, Layout, Load, Machine, Traffic, forecast, most, plan, together, watching
@@ -216,6 +216,17 @@ def test_measured() -> None:
 def test_heldBack(checked: Any) -> None:
     """What the model says of a run that it was not fitted from is what was measured, to 15 %."""
     assert checked.ratio == pytest.approx(1, abs=WITHIN)
+
+
+def test_verdict() -> None:
+    """How far the model is off is said in one line: half of the figures and the worst, beside what chance does."""
+    right = [Checked("one", "server", 0.5, 0.5, 0.02), Checked("two", "hub", 0.45, 0.5, 0.04)]
+    assert verdict(right) == (
+        "Within 15%: off by 5.0% (median), by 10.0% at most (two: hub); the rounds of one figure differ by ±3.0% (median)"
+    )
+    assert verdict([*right, Checked("two", "workers", 0.6, 0.5)]).startswith(
+        "NOT within 15%: off by 10.0% (median), by 20.0% at most"
+    )
 
 
 @pytest.mark.exhaustive

