@@ -16,6 +16,7 @@ Keys, behind the prefix:
 | ``leases`` sorted set, ``nodes`` hash | the nodes by the end of their leases, and what they say of themselves |
 | ``names`` sorted set | the channels by name; some may be gone |
 | ``k:{key}`` string | a claim, by whom |
+| ``clock`` string | ms at the last probe of any node |
 | ``rv`` sorted set | revocations by their end |
 
 A record (`twisted_ws.engines.redis.record`) is what the stream keeps and subscribers get: an array of msgpack whose first elements are
@@ -699,6 +700,19 @@ local had = redis.call('ZSCORE', leases, node)
 redis.call('ZADD', leases, whole(now + lease), node)
 redis.call('HSET', nodes, node, info)
 redis.call('PUBLISH', to, 'probe ' .. probe)
+-- If the server's clock was set back, what was due by it before is due that much earlier: else the dead would live on, and who
+-- has left would not, for as long.
+local clock = prefix .. 'clock'
+local before = tonumber(redis.call('GET', clock) or now)
+redis.call('SET', clock, whole(now))
+if before - now > 1000 then
+  for _, key in ipairs({leases, prefix .. 'lv'}) do
+    local due = redis.call('ZRANGEBYSCORE', key, whole(before - lease), '+inf', 'WITHSCORES')
+    for n = 1, #due, 2 do
+      if due[n] ~= node then redis.call('ZADD', key, whole(due[n + 1] - before + now), due[n]) end
+    end
+  end
+end
 if redis.call('ZCARD', names) > 0 then
   local looked, gone = redis.call('ZRANDMEMBER', names, 50), {}
   for _, channel in ipairs(looked) do
