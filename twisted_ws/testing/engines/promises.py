@@ -269,7 +269,7 @@ class EngineContract:
                 node = self.random.choice((first, second))
                 answers.append(later(node.engine.publish, str(channel), Message.of(str(number))))
                 if not self.random.randrange(20):
-                    self.harness.turn()
+                    self.harness.advance(0.005)
             if len(answers) > 1000:
                 while answers:
                     self.harness.wait(answers.pop(), 60)
@@ -728,7 +728,7 @@ class EngineContract:
             if not number % 4:
                 asked.append((len(first.moves), later(first.engine.members, "a", "", 1000, 1 << 20)))
             if not self.random.randrange(3):
-                self.harness.turn()
+                self.harness.advance(0.005)
         answers = [(mark, {each.user for each in self.harness.wait(answer).members}) for mark, answer in asked]
         present = {f"{number:03}" for number in here}
         self.until(lambda: {user for user, _ in self._members(second)} == present, "those who have left are gone")
