@@ -185,6 +185,24 @@ def test_deafSubscriber(harness, node):
     assert feed.gaps == []
 
 
+def test_standsStillWhileGreeted(harness, node):
+    """A server that stands still before its gate is open is noticed, and another connection made."""
+    harness.times = Times(closed=1.0, probe=0.3, lease=1.5)
+    first = node()
+    way = harness.ways[first.engine]
+    way.sent.clear()
+    harness.server.ask("FLUSHALL")
+    answer = first.engine.publish("a", Message.of("1"))
+    answer.addErrback(lambda failure: failure.trap(ChannelError))  # it may have waited for too long
+    assert harness.until(lambda: HELLO.sha in b"".join(way.sent))
+    before = [*way.open]
+    for each in before:
+        each.there.transport.pauseProducing()
+    assert harness.until(lambda: first.engine.state is EngineState.UP)
+    assert not {*before} & {*way.open}
+    assert publish(harness, first, "b", "2")
+
+
 @pytest.mark.parametrize(
     "record",
     [b"garbage", b"", b"+", b"+999 a", b"call \xc1", b"answer \xc1", b"x 1 y z 0\n\xc1", b"\xff" * 100_000],

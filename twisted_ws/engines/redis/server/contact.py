@@ -168,6 +168,7 @@ class Contact:
         self._sent = 0.0  # when it was sent (the wheel's seconds)
         self._isLate = False  # whether the one before had been late
         self._taken = (0, 0)  # how many answers each connection had given when that was looked at
+        self._isOwed = False  # whether one was awaited then, while the server is greeted
         self._isGreeting = False
         self._fence: Deferred[None] | None = None
         self._sleeping: Deferred[None] | None = None
@@ -234,6 +235,7 @@ class Contact:
                     return
                 ended: Deferred[str] = Deferred()
                 self._current, link.onLost = link, ended.callback
+                self._watchGreeting(link)
                 try:
                     yield self._subscribe(link)
                     yield self._greet(link)
@@ -493,6 +495,7 @@ class Contact:
         if link is None or self._isGreeting:
             return
         self._end(link)
+        self._watchGreeting(link)
         self._greet(link).addErrback(self._notGreeted, link)
 
     def _notGreeted(self, failure: Any, link: Link) -> None:
@@ -570,10 +573,28 @@ class Contact:
         if self.link is not None:
             self._owner.beaten(bool(reply[1]), [each.decode() for each in reply[2:] if each.decode() != self._node])
 
+    def _watchGreeting(self, link: Link) -> None:
+        """Give up a server that stands still while it is greeted: nothing is probed yet."""
+        self._isOwed = False
+        self._taken = link.commands.taken, link.subscriber.taken
+        self._wheel.after(self, self._times.probe)
+
+    def _lookAtGreeting(self) -> None:
+        link = self._current
+        if link is None or link.isLost:
+            return
+        taken = link.commands.taken, link.subscriber.taken
+        if self._isOwed and taken == self._taken:
+            link.drop(f"it does not answer within {self._times.probe:g} seconds")
+            return
+        self._isOwed, self._taken = link.commands.waiting > 0, taken
+        self._wheel.after(self, self._times.probe)
+
     def deadlineReached(self, now: float) -> None:
         """Look whether the last probe has come back, and send the next; called by the wheel."""
         link = self.link
         if link is None:
+            self._lookAtGreeting()
             return
         taken = link.commands.taken, link.subscriber.taken
         if self._isAwaited and self._taken[self._isAwaited & 1] != taken[self._isAwaited & 1]:
