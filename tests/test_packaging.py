@@ -192,13 +192,16 @@ def test_twistdKnowsTheServiceAfterAnInstall(installed: Path) -> None:
 
 
 def test_theManualPageAndCompletionAreInstalled(installed: Path) -> None:
-    """The manual page and what the shells need are where the systems look for them."""
+    """The manual page and what the shells need are where the systems look for them; what Prometheus and Grafana need is there."""
     share = installed.parent / "share"
     for name in (
         "man/man1/twisted-ws.1",
         "bash-completion/completions/twisted-ws",
         "zsh/site-functions/_twisted-ws",
         "fish/vendor_completions.d/twisted-ws.fish",
+        "twisted-ws/prometheus/prometheus.yml",
+        "twisted-ws/prometheus/twisted-ws.rules.yml",
+        "twisted-ws/grafana/twisted-ws.json",
     ):
         assert (share / name).is_file(), name
 

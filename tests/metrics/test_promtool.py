@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.support import PATIENCE
-from tests.metrics.scraped import BY_FAMILY
+from tests.metrics.scraped import BY_FAMILY, OF_A_DAEMON
 from tests.metrics.test_collector import Place, everything, place  # noqa: F401 - a fixture
 from twisted_ws.metrics.declared import Kind
 
@@ -78,17 +78,29 @@ def test_alerts() -> None:
 
 
 def test_runbooks() -> None:
-    """Each alert leads to a section of the documentation."""
-    sections = re.findall(r"^### (\w+)$", (ROOT / "docs" / "howto" / "monitoring.md").read_text(), re.MULTILINE)
-    found = re.findall(r"- alert: (\w+)|runbook_url: \"howto/monitoring.html#(\w+)\"", RULES.read_text())
-    assert [each for each in found if each[0]] == [(each, "") for each in sections]
-    assert [each[1] for each in found if each[1]] == [each.lower() for each in sections]
+    """Each alert says what to do, as its section of the documentation does, to which it leads."""
+    sections = re.findall(
+        r"^### (\w+)\n\n(.*?)(?=\n\n###|\Z)", (ROOT / "docs/howto/monitoring.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    found = re.findall(
+        r"- alert: (\w+)\n.*?description: (\".*?\")\n.*?runbook_url: \"howto/monitoring.html#(\w+)\"",
+        RULES.read_text(),
+        re.DOTALL,
+    )
+    assert [(name, json.loads(text), page) for name, text, page in found] == [
+        (name, plain(text), name.lower()) for name, text in sections
+    ]
+
+
+def plain(text: str) -> str:
+    """Return a paragraph without what is Markdown's."""
+    return " ".join(re.sub(r"\[(`?\[?[^\]]+\]?`?)\]\([^)]+\)", r"\1", text).replace("`", "").split())
 
 
 @pytest.mark.parametrize("text", [RULES.read_text(), "\n".join(queries())], ids=["alerts", "dashboard"])
 def test_names(text: str) -> None:
     """Alerts and dashboard name only metrics that there are."""
-    expressions = re.sub(r"^\s*(?:summary|runbook_url):.*$", "", text, flags=re.MULTILINE)
+    expressions = re.sub(r"^\s*(?:summary|description|runbook_url):.*$", "", text, flags=re.MULTILINE)
     assert names(expressions)
     assert names(expressions) - NAMES - OTHERS == set()
 
@@ -100,6 +112,24 @@ def test_queries(tmp_path: Path) -> None:
     file = tmp_path / "queries.yml"
     file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # JSON is YAML
     assert f"{len(rules)} rules found" in promtool("check", "rules", str(file))
+
+
+def test_panels(place: Place, tmp_path: Path) -> None:  # noqa: F811
+    """Each query of the dashboard finds something in what a server says that has seen every event."""
+    everything(place)
+    series = [
+        {"series": f"{name}{{job='twisted-ws',instance='a:9181',{labels}}}", "values": f"0x2 {float(value)}x20"}
+        for name, labels, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", place.scrape(), re.MULTILINE)
+    ]
+    # What only a daemon has: see `OF_A_DAEMON`.
+    wanted = [each for each in queries() if not any(f"twisted_ws_{name}" in each for name in OF_A_DAEMON)]
+    assert len(wanted) > 28
+    rules = [{"alert": f"Empty{number}", "expr": f"absent({each})"} for number, each in enumerate(wanted)]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    tested = [{"eval_time": "4m", "alertname": each["alert"]} for each in rules]
+    tests = [{"interval": "1m", "input_series": series, "alert_rule_test": tested}]
+    (tmp_path / "test.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}))
+    promtool("test", "rules", str(tmp_path / "test.yml"))
 
 
 def test_dashboardIsMade(tmp_path: Path) -> None:
