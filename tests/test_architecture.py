@@ -148,7 +148,7 @@ def test_onlyTheWireKnowsAutobahn():
 
 def inFreshPython(code):
     """Run code in a Python of its own and return what it prints."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

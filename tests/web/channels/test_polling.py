@@ -289,6 +289,15 @@ def test_badQuery(query: str) -> None:
     assert world.server.channels.count("a") == 0
 
 
+@pytest.mark.parametrize("query", ["wait=0", "wait=60", "wait=59.9", "limit=1", "limit=1000"])
+def test_bounds(query: str) -> None:
+    """The least and the most that may be asked for may be asked for."""
+    world = World()
+    world.publish("a", "1")
+    response = world.client().get(f"/channels/a?after=0&{query}")
+    assert [message["data"] for message in response.json["messages"]] == ["1"]
+
+
 def test_noChannel() -> None:
     """A poll has to name a channel, even if the service admits it without one."""
 
