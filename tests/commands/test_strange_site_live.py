@@ -61,7 +61,7 @@ def test_strangeAnswers(tmp_path, answer):
             done = command(tmp_path, *arguments)
             assert (done.code, done.out) == (8, b""), done
             assert done.err.count("\n") == 1
-            assert "what no broadcast site" in done.err
+            assert "not one that a broadcast site" in done.err
 
 
 STRANGE = None, 5, {"lines": 5}, {"lines": [5]}, {"lines": [{}]}, {"lines": [{"time": 1e300, "what": "x"}]}
@@ -73,7 +73,7 @@ def test_strangeStream(tmp_path, data):
     with answering({"channel": "~server.tail.1"}, {"type": "message", "data": data}) as url:
         done = command(tmp_path, "tail", url, "a")
         assert (done.code, done.out) == (8, b""), done
-        assert "what no broadcast site" in done.err
+        assert "not one that a broadcast site" in done.err
 
 
 def test_control(tmp_path):

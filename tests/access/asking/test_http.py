@@ -235,7 +235,7 @@ def test_unavailable(world):
         assert world.said(b"", 500).status == 503
     found = refusal(world.identify)
     assert (found.status, dict(found.headers)["Retry-After"]) == (503, "2")
-    assert "rest" in found.detail
+    assert "for a while" in found.detail
 
 
 def test_staleIfError(tmp_path):

@@ -7,6 +7,7 @@ from tests.engines.hub.worlds import Worker, World
 from twisted_ws.engines.contract import Disconnect, EngineState, Revocation
 from twisted_ws.engines.hub.frames import VERSION
 from twisted_ws.engines.hub.link import Link
+from twisted_ws.engines.journal import Journal
 from twisted_ws.errors import ChannelError, ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.message import START, Message, Position, Published
@@ -36,6 +37,27 @@ def test_fromTheSupervisor():
     assert world.result(world.hub.ask("kind", b"!")) == [b"node01!", b"node02!"]
     assert [each.id for each in world.result(world.hub.nodes())] == ["node01", "node02"]
     assert world.workers[0].node.publications == [("a.b", 1, b"x")]
+
+
+def test_journal():
+    """While a worker keeps a journal, everything that reaches it is in there, in order, and still goes where it went before."""
+    world = World()
+    worker = world.workers[0]
+    worker.watch("a")
+    journals = [Journal(), Journal()]
+    world.result(world.hub.publish("a", Message.of("before")))
+    worker.engine.keepJournal(journals[0])
+    world.result(world.hub.publish("a", Message.of("1")))
+    worker.engine.keepJournal(journals[1])
+    world.result(world.hub.broadcast(Message.of("to all")))
+    worker.engine.endJournal(journals[0])
+    world.result(world.hub.command(Disconnect(None, "ann", 1000, "")))
+    worker.engine.endJournal(journals[1])
+    world.result(world.hub.publish("a", Message.of("after")))
+    kinds = [[each.kind for each in journal.since(0)] for journal in journals]
+    assert kinds == [["publication", "broadcast"], ["broadcast", "command"]]
+    assert [payload for _, _, payload in worker.node.publications] == [b"before", b"1", b"after"]
+    assert [kind for kind, *_ in worker.node.notes if kind != "state"] == ["broadcast", "obey"]
 
 
 def test_history():
