@@ -151,9 +151,14 @@ def test_cutOff(loop, ends):
     os.close(read)
 
 
-def test_garbage(loop, ends):
-    """Garbage ends the stream, and is no frame."""
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff" * 100, b"\0\0\0\1\0\xc1", b"\0\0\0\1\2\xc0"],
+    ids=["too large", "cannot be decoded", "without its descriptors"],
+)
+def test_garbage(loop, ends, data):
+    """Garbage ends the stream, and is not a frame."""
     one, other = ends
-    one._socket.send(b"\xff" * 100)
+    one._socket.send(data)
     loop.settle()
     assert (other.frames, other.hasEnded) == ([], 1)
