@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from zope.interface import directlyProvides
 
 from tests.daemon.support import PortsReactor
 from tests.web.worlds import Client
+from twisted_ws import Reject, UpgradeRequest
 from twisted_ws.daemon.expiry import DAY
 from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
@@ -407,17 +410,78 @@ def test_reloadOfRules() -> None:
     service: Any = daemon.server.services["/channels"]
     settings[0] = Settings(
         channelRules={"*": {"subscribe": "ask"}},
-        authenticate=("site",),
-        authenticators={"site": {"type": "basic", "file": "users"}},
+        authenticate=("guest",),
     )
     with capturedLogs() as events:
         daemon.reload()
     assert service.permissions.access.decide("subscribe", "a", None) is False
     assert _messages(events) == [
         'channels."*" says ask, but no authenticator of a service of channels has a channels-url: it is refused',
-        "A change of authenticators.site, authenticate takes effect only after a restart.",
+        "A change of authenticate takes effect only after a restart.",
         "reloaded",
     ]
+
+
+def _comes(daemon: Daemon, *credentials: bytes) -> list[str]:
+    """Return who comes with each of these, as the service sees it; "" for whoever is refused."""
+    found = []
+    for each in credentials:
+        request = UpgradeRequest("/ws", (("authorization", f"Basic {b64encode(each).decode()}"),))
+        try:
+            daemon.server.ask(request, daemon.server.match("/ws"))
+            found.append(request.user)
+        except Reject:
+            found.append("")
+    return found
+
+
+def test_reloadOfAuthenticators(tmp_path: Path) -> None:
+    """A reload lets the tables of authenticators hold that the file has now, with the rules: a mistake changes neither."""
+    for user in "ann", "bob":
+        (tmp_path / user).write_text(f"{user}:secret")
+        (tmp_path / user).chmod(0o600)
+
+    def said(rule: str = "users", **options: Any) -> Settings:
+        site = {"type": "basic", "file": "ann", **options}
+        services = Mount("/ws", "demo"), Mount("/channels", "channels")
+        tables: Any = {"services": services, "authenticate": ("site",), "directory": str(tmp_path)}
+        return Settings(**tables, channelRules={"*": {"subscribe": rule}}, authenticators={"site": site})
+
+    settings = [said()]
+    daemon = Daemon(settings[0], PortsReactor(), lambda: settings[0])
+    service: Any = daemon.server.services["/channels"]
+    both = b"ann:secret", b"bob:secret"
+    assert _comes(daemon, *both) == ["ann", ""]
+    for wrong in ({"file": "nowhere"}, {"files": "bob"}, {"type": "basik"}, {"rule": "nobodi", "file": "bob"}):
+        settings[0] = said(**{"rule": "anyone", **wrong})
+        with capturedLogs() as events:
+            daemon.reload()
+        assert _messages(events)[-1].startswith("The old rules and authenticators stay in use: ")
+        assert _comes(daemon, *both) == ["ann", ""]
+        assert service.permissions.access.decide("subscribe", "a", None) is False
+    settings[0] = said("anyone", file="bob")
+    for _ in range(2):  # the second time, there is nothing to do
+        before = daemon.server.authenticators["site"]
+        with capturedLogs() as events:
+            daemon.reload()
+        assert _messages(events) == ["reloaded"]
+        assert _comes(daemon, *both) == ["", "bob"]
+        assert service.permissions.access.decide("subscribe", "a", None) is True
+    assert daemon.server.authenticators["site"] is before
+
+
+def test_reloadOfDjango(tmp_path: Path) -> None:
+    """What a process can have only once needs a restart, and is named; what else has changed holds."""
+    (tmp_path / "users").write_text("ann:secret")
+    (tmp_path / "users").chmod(0o600)
+    tables: Any = {"site": {"type": "basic", "file": "users"}, "shop": {"type": "django", "settings": "shop.settings"}}
+    settings = [Settings(services=(Mount("/ws", "demo"),), authenticate=("guest",), directory=str(tmp_path))]
+    daemon = Daemon(settings[0], PortsReactor(), lambda: settings[0])
+    settings[0] = replace(settings[0], authenticators=tables)
+    with capturedLogs() as events:
+        daemon.reload()
+    assert _messages(events) == ["A change of authenticators.shop takes effect only after a restart.", "reloaded"]
+    assert {*daemon.server.authenticators} == {"guest", "site"}
 
 
 def test_reloadReachesNotAll() -> None:

@@ -6,16 +6,18 @@ import json
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import jwt
 import pytest
 
 from tests.daemon.workers.support import ended, reload, workers
-from tests.live.support import PATIENCE, Running, running
+from tests.live.support import PATIENCE, Running, curl, running
 
 pytestmark = pytest.mark.exhaustive
 
@@ -98,7 +100,7 @@ def test_reload(started: tuple[Running, Path, int | None]) -> None:
         server.signal(signal.SIGHUP)
         line = 8 if count is None else 9
         why = f"push.toml:{line}: channels.\"a\".subscribe: 'everybody' is nobody"
-        server.waitFor(f"The old rules for channels stay in use: {why}")
+        server.waitFor(f"The old rules and authenticators stay in use: {why}")
         assert json.loads(server.curl("--data", "heard", path="/channels/a"))["recipients"] == 8
 
         write(place, RULES.replace("SUBSCRIBE", "nobody"), count)
@@ -157,3 +159,38 @@ def test_history(started: tuple[Running, Path, int | None]) -> None:
         server.curl("--data", str(number), path="/channels/b")
     kept = json.loads(server.curl(path="/api/channels/b/history"))["messages"]
     assert [each["data"] for each in kept] == ["5", "6", "7"]
+
+
+@pytest.mark.parametrize("count", [None, 2], ids=["one process", "workers"])
+def test_reloadOfAuthenticators(tmp_path: Path, count: int | None) -> None:
+    """What a table of an authenticator says now holds in every process; a mistake in one changes nothing in any."""
+    path = tmp_path / "key"
+    path.write_text("planted-0123456789-0123456789-0123456789")
+    path.chmod(0o600)
+
+    def say(audience: str, more: str = "") -> None:
+        table = f'type = "jwt"\nsecret-file = "{path}"\naudience = "{audience}"\n{more}'
+        write(tmp_path, f'authenticate = ["site"]\n[authenticators.site]\n{table}[channels."*"]\nsubscribe = "users"\n', count)
+
+    def come(audience: str) -> set[str]:
+        made = {"sub": "ann", "aud": audience, "exp": time.time() + 600}
+        header = f"Authorization: Bearer {jwt.encode(made, path.read_text(), 'HS256')}"
+        url = f"http://localhost:{server.port('ws')}/channels/a"
+        return {curl("-o", "/dev/null", "-w", "%{http_code}", "-H", header, url) for _ in range(8)}
+
+    say("a")
+    with running(tmp_path, "--config", "push.toml") as server:
+        assert (come("a"), come("b")) == ({"200"}, {"401"})
+        say("b", "audiences = 1\n")
+        server.signal(signal.SIGHUP)
+        server.waitFor("The old rules and authenticators stay in use: ")
+        assert (come("a"), come("b")) == ({"200"}, {"401"})
+        say("b")
+        server.signal(signal.SIGHUP)
+        server.waitFor("reloaded")
+        assert (come("a"), come("b")) == ({"401"}, {"200"})
+        if count is not None:  # one that comes later has what holds now
+            again = server.output.count("listens again")
+            os.kill(workers(server)[0], signal.SIGKILL)
+            server.waitFor("listens again", again + 1)
+            assert (come("a"), come("b")) == ({"401"}, {"200"})

@@ -169,6 +169,11 @@ class Chain:
         self._counts.authentications.add(name, "ok")
         return identity
 
+    def become(self, other: Chain) -> None:
+        """Ask whom another chain asks, from now on; what is being asked goes on."""
+        for each in self.__slots__:
+            setattr(self, each, getattr(other, each))
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the authenticators, in order."""

@@ -18,9 +18,9 @@ class ReloadOptions(CommandOptions):
 
     synopsis = "Usage: twisted-ws reload [options]"
     longdesc = (
-        "Lets a server of this machine that runs with --workers read its certificates, keys and rules for channels again. With "
-        "--services, it starts new workers, with the services and settings as they are now, and each replaces an old one; what "
-        "channels remember stays."
+        "Lets a server of this machine that runs with --workers read its certificates, keys, authenticators and rules for "
+        "channels again. With --services, it starts new workers, with the services and settings as they are now, and each "
+        "replaces an old one; what channels remember stays."
     )
     examples = "twisted-ws reload --services"
     optFlags = [  # noqa: RUF012 - as Twisted declares it

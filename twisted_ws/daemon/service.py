@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from twisted_ws.daemon.inforce import certificateOf, inForce
 from twisted_ws.daemon.lines import lineOf
 from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
-from twisted_ws.daemon.loading.authenticators import makeAuthenticators
+from twisted_ws.daemon.loading.authenticators import changed, makeAuthenticators
 from twisted_ws.daemon.loading.engines import engineMaker
 from twisted_ws.daemon.loading.outbox import makeOutbox
 from twisted_ws.daemon.loading.targets import loadInterceptor, loadService
@@ -79,6 +80,7 @@ class Daemon(MultiService):
     """
 
     _log = Logger()
+    _authenticatorTypes: Collection[str] | None = None  # those that this process has; None: all
     # Whether the log is told when the certificate expires soon.
     _watchesExpiry = True
     _metricsListener: Listener | None = None
@@ -465,7 +467,7 @@ class Daemon(MultiService):
         for stays, again in (
             ("certificate stays", self._reloadTLS),
             ("API keys stay", self._credentials.reload),
-            ("rules for channels stay", self._reloadSettings),
+            ("rules and authenticators stay", self._reloadSettings),
         ):
             try:
                 again()
@@ -474,15 +476,16 @@ class Daemon(MultiService):
         return wrong + self.server.identities.reload()
 
     def _reloadSettings(self) -> None:
-        """Let the rules for channels and the levels of the log hold that are in the configuration file now.
+        """Let the rules for channels, the authenticators and the levels of the log hold that are in the configuration file now.
 
         Raises:
-            ConfigurationError: there is a mistake in the file, and the old ones stay.
+            ConfigurationError: there is a mistake in the file, and the old ones stay, all of them.
         """
         if self._again is not None:
             new, old = self._again(), self._running
-            self._takeRules(new)
-            taken = ("log-level",) if self._takeLevels(new) else ()
+            taken = [f"authenticators.{name}" for name in self._take(new)]
+            if self._takeLevels(new):
+                taken.append("log-level")
             waiting: dict[str, list[str]] = {}
             for name in changes(old, new):
                 if name in taken:
@@ -497,9 +500,19 @@ class Daemon(MultiService):
         """Return when a setting that a reload does not reach takes effect, for the log."""
         return "after a restart"
 
-    def _takeRules(self, settings: Settings) -> None:
+    def _take(self, settings: Settings) -> Sequence[str]:
+        """Let other rules and authenticators decide; return the tables of the latter that are others now.
+
+        Raises:
+            ConfigurationError: one of them is wrong, and all that there are stay.
+        """
+        found = changed(self._running, settings, self._reactor, self._authenticatorTypes)
+        replaceThem = self.server.identities.replace(found.removed, found.made)
         self.server.setChannelRules(settings.channelRules)
+        replaceThem()
+        self._running = replace(self._running, channelRules=settings.channelRules, authenticators=found.tables)
         self._warnOfAsking()
+        return found.names
 
     def _takeLevels(self, settings: Settings) -> bool:
         """Log from these levels on; return whether the log is ours."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
-from twisted_ws.access.authenticator import Authenticator
+from twisted_ws.access.authenticator import Authenticator, Host
 from twisted_ws.access.chain import Chain, Guest, requireScope, requireValid
 from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import LONGEST_WAIT, SOON, Lifetime
@@ -72,19 +74,28 @@ class Identities:
         self._callers = callers
         self._visitors = Roster()
         self._namedOrigins = namedOrigins
+        self._chains: list[Chain] = []
+        # Those that others have replaced, until all whom they were asked about have an answer.
+        self._replaced: dict[Authenticator, IDelayedCall] = {}
+        self._host: Host | None = None
 
     def start(self, engine: Engine, visitors: Roster) -> None:
         """Let the authenticators begin: the engine knows which credentials were used, and the visitors come over HTTP."""
         self._engine = engine
         self._visitors = visitors
+        self._host = self
         for each in self._authenticators.values():
             if (start := getattr(each, "start", None)) is not None:
                 start(self)
 
     async def stop(self) -> None:
         """Let the authenticators end."""
-        for each in self._authenticators.values():
-            if (stop := getattr(each, "stop", None)) is not None and isinstance(stopped := stop(), Deferred):
+        self._host = None
+        replaced, self._replaced = self._replaced, {}
+        for call in replaced.values():
+            call.cancel()
+        for each in (*self._authenticators.values(), *replaced):
+            if isinstance(stopped := _stop(each), Deferred):
                 await stopped
 
     @property
@@ -107,9 +118,55 @@ class Identities:
                 raise ConfigurationError(f"{where}: there is no authenticator {name}{didYouMean(name, self._authenticators)}")
         if not names:
             raise ConfigurationError(f"{where} must name an authenticator, or guest.")
-        chain = [(name, self._authenticators[name]) for name in names]
+        chain = self._chain(names, self._authenticators)
+        self._chains.append(chain)
+        return chain
+
+    def _chain(self, names: Iterable[str], authenticators: Mapping[str, Authenticator]) -> Chain:
+        chain = [(name, authenticators[name]) for name in names]
         runtime = self._runtime
         return Chain(chain, self.revocations, runtime.unixTime, self.mayLog, runtime.counts, runtime.reactor.seconds)
+
+    def replace(self, removed: Collection[str], made: Mapping[str, Authenticator]) -> Callable[[], None]:
+        """Return a function that lets other authenticators decide from now on, in all chains; until then, nothing changes.
+
+        Connections that are open stay, and whoever is being asked about goes on being asked about.
+
+        Args:
+            removed: the names of those that go, and of those that others replace.
+            made: those that come.
+
+        Raises:
+            ConfigurationError: a chain needs one that would be gone, or cannot have one as it would be.
+        """
+        left = {name: each for name, each in self._authenticators.items() if name not in removed}
+        if clash := next((name for name in made if name in left), None):
+            raise ConfigurationError(f"authenticators.{clash}: there is another of this name, from a flag.")
+        after = {**left, **made}
+        chains = []
+        for chain in self._chains:
+            if gone := next((name for name in chain.names if name not in after), None):
+                raise ConfigurationError(f"authenticators.{gone} is still needed: it is named by authenticate.")
+            chains.append((chain, self._chain(chain.names, after)))
+
+        def replace() -> None:
+            before = [each for name, each in self._authenticators.items() if name in removed]
+            self._authenticators = after
+            for chain, other in chains:
+                chain.become(other)
+            if self._host is not None:
+                for each in made.values():
+                    if (start := getattr(each, "start", None)) is not None:
+                        start(self._host)
+            runtime = self._runtime
+            for each in before:
+                self._replaced[each] = runtime.reactor.callLater(runtime.limits.upgradeDeadline, self._endReplaced, each)
+
+        return replace
+
+    def _endReplaced(self, authenticator: Authenticator) -> None:
+        del self._replaced[authenticator]
+        _stop(authenticator)
 
     def claim(self, key: str, until: float) -> bool | Deferred[bool]:
         """Return True once for a key (see `twisted_ws.access.authenticator.Host`)."""
@@ -288,3 +345,9 @@ def _warn(caller: Caller, seconds: float) -> None:
 def _lapse(caller: Caller, channel: str) -> None:
     if caller.membership is not None:
         caller.membership.lapse(channel)
+
+
+def _stop(authenticator: Authenticator) -> Any:
+    """Let an authenticator end; return a Deferred if that takes time."""
+    stop = getattr(authenticator, "stop", None)
+    return None if stop is None else stop()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted_ws.access.authenticator import GROUP, Authenticator, AuthenticatorSettings
 from twisted_ws.daemon.settings import Settings
@@ -15,6 +16,24 @@ from twisted_ws.spelling import didYouMean
 EXTRAS = {"signed-cookie": "cookies"}
 # The types of which a process needs its own that asks nobody for credentials, but makes some.
 ISSUERS = ("ticket",)
+# The types that a process can have only once, with the options of its start.
+ONCE = ("django",)
+
+
+class Changed(NamedTuple):
+    """What has changed in the tables of authenticators.
+
+    Attributes:
+        names: the tables that are others now, and can be while the server runs.
+        removed: the names of the authenticators that go, or are replaced.
+        made: those that come.
+        tables: all tables, as they are in use then.
+    """
+
+    names: tuple[str, ...]
+    removed: Collection[str]
+    made: Mapping[str, Authenticator]
+    tables: Mapping[str, Mapping[str, Any]]
 
 
 def makeAuthenticators(
@@ -48,6 +67,30 @@ def makeAuthenticators(
         made[name] = _make("--authenticate", kind, name, parseOptions(rest), settings, reactor)
         chain.append(name)
     return tuple(chain) or None, made
+
+
+def changed(old: Settings, new: Settings, reactor: Any, only: Collection[str] | None = None) -> Changed:
+    """Return what a running server has to do so that its authenticators are those of other settings.
+
+    Args:
+        old: the settings before.
+        new: those after.
+        reactor: the reactor.
+        only: as for `makeAuthenticators`.
+
+    Raises:
+        ConfigurationError: an option or a file is wrong.
+    """
+    before, after = old.authenticators, new.authenticators
+    names = [name for name in dict.fromkeys((*before, *after)) if before.get(name) != after.get(name)]
+    late = [name for name in names if any(name in each and each[name]["type"] in ONCE for each in (before, after))]
+    names = [name for name in names if name not in late]
+    tables = {name: after[name] for name in names if name in after}
+    _, made = makeAuthenticators(replace(new, authenticate=(), authenticators=tables), reactor, only)
+    removed = [name for name in names if name in before and (only is None or before[name]["type"] in only)]
+    kept = {name: before[name] for name in late if name in before}
+    others = {name: table for name, table in after.items() if name not in late}
+    return Changed(tuple(names), removed, made, {**others, **kept})
 
 
 def parseOptions(text: str) -> dict[str, Any]:

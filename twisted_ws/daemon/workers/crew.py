@@ -257,14 +257,20 @@ class Crew:
         for worker in tuple(self.workers):
             worker.process.kill()
 
-    def reload(self, channelRules: Mapping[str, Any], logLevels: Sequence[Sequence[str]] = ()) -> Deferred[list[str]]:
-        """Let all workers read certificates again, and give them rules and the levels of the log.
+    def reload(
+        self,
+        channelRules: Mapping[str, Any],
+        logLevels: Sequence[Sequence[str]] = (),
+        authenticators: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Deferred[list[str]]:
+        """Let all workers read certificates again, and give them rules, the levels of the log, and the tables of authenticators.
 
         Return a Deferred of what is wrong, each text once.
 
         One that has had its orders takes these after them, and one that is leaving still has connections.
         """
-        asked = [worker.line.request("worker.reload", channelRules, logLevels) for worker in self.workers if worker.hasOrders]
+        told = channelRules, logLevels, authenticators or {}
+        asked = [worker.line.request("worker.reload", *told) for worker in self.workers if worker.hasOrders]
         return DeferredList(asked, consumeErrors=True).addCallback(_errors)
 
     async def roll(self) -> None:

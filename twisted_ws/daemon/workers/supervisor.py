@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable, Generator, MutableMapping
+from collections.abc import Callable, Generator, MutableMapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws.daemon.listening.listeners import Listener
-from twisted_ws.daemon.loading.authenticators import ISSUERS, makeAuthenticators
+from twisted_ws.daemon.loading.authenticators import ISSUERS, changed, makeAuthenticators
 from twisted_ws.daemon.loading.engines import engineMaker
 from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce, _exitWithError
 from twisted_ws.daemon.service import Daemon
@@ -169,6 +169,7 @@ class Supervisor(ProcessDaemon):
     """
 
     _log = Logger()
+    _authenticatorTypes = ISSUERS
     server: SupervisorServer
 
     def __init__(
@@ -368,13 +369,17 @@ class Supervisor(ProcessDaemon):
             notify("READY=1")
             return wrong
 
-        return self.crew.reload(self._running.channelRules, self._running.logLevels).addCallback(told)
+        running = self._running
+        return self.crew.reload(running.channelRules, running.logLevels, running.authenticators).addCallback(told)
 
-    def _takeRules(self, settings: Settings) -> None:
-        self.server.setChannelRules(settings.channelRules)
-        self._running = replace(self._running, channelRules=settings.channelRules, logLevels=settings.logLevels)
+    def _take(self, settings: Settings) -> Sequence[str]:
+        # The workers would find the same mistakes: nothing changes in any if there is one.
+        changed(self._running, settings, self._reactor)
+        names = super()._take(settings)
+        self._running = replace(self._running, logLevels=settings.logLevels)
         if self._orders:
             self._orders = self._encode(self._running, self._table()[0])
+        return names
 
     def _whenAnew(self, name: str) -> str:
         """Return when a setting takes effect: what the workers have, with new ones."""

@@ -158,9 +158,9 @@ class WorkerDaemon(Daemon):
     def _tell(self, listener: Listener) -> None:
         """Say nothing: the supervisor has."""
 
-    def reloadWith(self, channelRules: Mapping[str, Any]) -> list[str]:
-        """Reload, with the rules that the supervisor has read; return what is wrong, in lines for the log."""
-        self._again = lambda: replace(self.settings, channelRules=channelRules)
+    def reloadWith(self, channelRules: Mapping[str, Any], authenticators: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Reload, with the rules and authenticators that the supervisor has read; return what is wrong, in lines for the log."""
+        self._again = lambda: replace(self.settings, channelRules=channelRules, authenticators=authenticators)
         return self.reloadAll()
 
     def report(self) -> bytes:
@@ -375,12 +375,14 @@ class Work:
     def _pong(self) -> str:
         return (self._daemon and self._daemon.server.readiness()) or ""
 
-    def _reload(self, channelRules: Mapping[str, Any], logLevels: Sequence[Sequence[str]] = ()) -> list[str]:
+    def _reload(
+        self, channelRules: Mapping[str, Any], logLevels: Sequence[Sequence[str]], authenticators: Mapping[str, Mapping[str, Any]]
+    ) -> list[str]:
         setLevels(self._levels, tuple((namespace, level) for namespace, level in logLevels))
         if self._daemon is None:
             return []
         with self._repeats:
-            return self._daemon.reloadWith(channelRules)
+            return self._daemon.reloadWith(channelRules, authenticators)
 
     def _report(self) -> bytes:
         return b"" if self._daemon is None else self._daemon.report()
