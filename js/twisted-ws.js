@@ -13,7 +13,6 @@ const ROOM = 7000;
 const LONGEST = 2 ** 31 - 1;
 const HOUR = 3600000;
 const LIVED = 5000;
-const EXPIRED = 4401;
 const ENOUGH = 30000;
 const UNKNOWN = 60000;
 const TOGETHER = 10;
@@ -127,7 +126,7 @@ this.#options[name] = value;
 }
 const { transports, WebSocket, base } = this.#options;
 this.#usable = transports.filter((each) => each !== "websocket" || WebSocket);
-must(this.#usable.length, "WebSocket", WebSocket);
+must(this.#usable.length, "option WebSocket", "missing here");
 this.#base = base;
 const fixed = isFunction(url) ? "" : this.#absolute(url);
 this.#url = fixed ? () => fixed : url;
@@ -142,7 +141,8 @@ for (const name in this.#wake) globalThis.addEventListener?.(name, this.#wake[na
 static async channelToken(user) {
 must(isText(user, /^\P{Cs}+$/u), "user", user);
 const bytes = new TextEncoder().encode(user);
-const token = Array.from(bytes, (each) => /[\w-]/.test(String.fromCharCode(each)) ? String.fromCharCode(each) : `~${each.toString(16).toUpperCase().padStart(2, 0)}`).join("");
+const text = Array.from(bytes, (each) => String.fromCharCode(each)).join("");
+const token = text.replace(/[^\w-]/g, (each) => `~${each.charCodeAt().toString(16).toUpperCase().padStart(2, 0)}`);
 if (token.length <= 64) return token;
 const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 const bits = Array.from(digest, (each) => each.toString(2).padStart(8, 0)).join("");
@@ -181,7 +181,6 @@ this.#cancel(late);
 settled(value);
 }
 };
-let why = new TwistedWSError("timeout", NO_ANSWER);
 const text = `${encode({ type: "publish", channel, key, idempotencyKey, ref }).slice(0, -1)},${content}}`;
 const publication = {
 ref,
@@ -190,22 +189,21 @@ text,
 size: new TextEncoder().encode(text).length,
 query: new URLSearchParams(key === undefined ? { channel } : { channel, key }),
 request: { method: "POST", body, headers: { "Content-Type": type, "Idempotency-Key": idempotencyKey } },
+why: new TwistedWSError("timeout", NO_ANSWER),
 waits: false,
 failures: 0,
 done: ({ channel, id, recipients }) => settle(resolve, { channel, id, recipients }),
 fail: (error) => settle(reject, error),
 refused: (error, again) => {
 if (error.final || error.code === "internal-error") return settle(reject, error);
-why = error;
 publication.waits = true;
 this.#later(this.#delay(publication.failures++, error), () => {
 publication.waits = false;
 if (this.#pending.has(ref)) again();
 });
 },
-failed: (error) => { why = error; },
 };
-const late = this.#later(this.#options.publishTimeout, () => settle(reject, why));
+const late = this.#later(this.#options.publishTimeout, () => settle(reject, publication.why));
 this.#pending.set(ref, publication);
 if (this.#link?.up) this.#link.publish(publication);
 else this.#connect();
@@ -577,7 +575,7 @@ socket.close();
 socket.onopen = () => tokenFirst && link.send({ type: "auth", token });
 socket.onerror = () => link.up || this.#lost(link, new TwistedWSError("network", NO_SOCKET));
 socket.onclose = ({ code, reason }) => {
-let final = !COME_BACK.includes(code) && !(code === EXPIRED && this.#expired());
+let final = !COME_BACK.includes(code) && !(code === 4401 && this.#expired());
 if (code === 1009 && this.#pending.size) {
 final = false;
 const all = [...this.#pending.values()];
@@ -592,7 +590,7 @@ if (asked) link.asked.set(ref, asked);
 socket.send(encode({ ...frame, ref }));
 };
 link.publish = (publication) => {
-link.asked.set(publication.ref, { done: publication.done, fail: (error) => publication.refused(error, () => link.over || link.publish(publication)) });
+link.asked.set(publication.ref, { done: publication.done, fail: (error) => publication.refused(publication.why = error, () => link.over || link.publish(publication)) });
 socket.send(publication.text);
 };
 link.drop = ({ channel }) => link.up && link.send({ type: "unsubscribe", channel });
@@ -639,7 +637,7 @@ throw new TwistedWSError(error, message || response.statusText, {
 status,
 channel,
 reason,
-final: error === TOO_MANY || status < 500 && ![408, 425, 429].includes(status) && !(status === 401 && this.#expired()),
+final: error === TOO_MANY || status < 500 && ![408, 425, 429].includes(status) && !(status === 401 && (token !== this.#token || this.#expired())),
 retryAfter: wait > 0 ? Math.min(wait, LONGEST) : undefined,
 });
 }
@@ -708,7 +706,7 @@ for (let rest = "", up = false; ;) {
 const { done, value } = await reader.read();
 if (link.over) return;
 if (done && !part.subscriptions.some(({ active }) => active)) return this.#restart(link);
-if (done) throw new Error("The stream has ended.");
+if (done) throw new Error("The stream ended.");
 const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
 rest = lines.pop();
 for (const line of lines) {
@@ -790,12 +788,11 @@ try {
 publication.done(await this.#call(publication.query, { ...publication.request, grant: this.#subs.get(publication.channel)?._token }));
 failures = 0;
 } catch (error) {
-const why = failure(error);
+const why = publication.why = failure(error);
 if (why.final || why.channel || why.code === "internal-error") {
 publication.refused(why, () => this.#link?.up && this.#link.publish(publication));
 if (!why.channel && !this.#busy()) this.#detach();
 } else {
-publication.failed(why);
 if (this.#link) await new Promise((done) => this.#later(this.#delay(failures++, why), done));
 }
 }

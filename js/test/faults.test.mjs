@@ -261,6 +261,12 @@ test("an undefined option has its default", async () => {
   assert.equal(client.seen("retry")[0].delay, 500);
 });
 
+test("where there is no WebSocket and nothing else may be used, the error names the option to give", () => {
+  for (const WebSocket of [null, undefined]) {
+    assert.throws(() => start({ transports: ["websocket"], WebSocket }), { name: "TypeError", message: "option WebSocket cannot be missing here" });
+  }
+});
+
 test("there is no WebSocket if the option is null", async () => {
   const client = start({ WebSocket: null });
   client.subscribe("a");

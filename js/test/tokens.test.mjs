@@ -115,6 +115,39 @@ test("the same for a 401", async () => {
   assert.deepEqual([subscription.active, client.seen("error").at(-1).code, Request.all.length], [false, "unauthorized", 2]);
 });
 
+test("a publication that is on its way when the token ends is repeated with the new one", async () => {
+  const { client } = await asking(["one", "two", "three"], { transports: ["poll"] });
+  await request().answer(EMPTY);
+  const waiting = request();
+  const published = client.publish("a", 1);
+  await turn();
+  const post = request();
+  assert.deepEqual([waiting.init.headers.Authorization, post.init.headers.Authorization], ["Bearer one", "Bearer one"]);
+  await waiting.answer({ error: "unauthorized", reason: "expired", message: "expired" }, 401);
+  await post.answer({ error: "unauthorized", reason: "expired", message: "expired" }, 401);
+  await tick(1000);
+  const again = Request.all.findLast(({ query }) => query.wait);
+  assert.equal(again.init.headers.Authorization, "Bearer two");
+  await again.answer(EMPTY);
+  await tick(2000);
+  const repeated = Request.all.findLast(({ init }) => init.method === "POST");
+  assert.equal(repeated.init.headers.Authorization, "Bearer two");
+  await repeated.answer({ channel: "a", id: "e:1", recipients: 1 });
+  assert.equal((await published).id, "e:1");
+});
+
+test("one that is refused with the new token, too, fails", async () => {
+  const { client } = await asking(["one", "two", "three"], { transports: ["sse"] });
+  await request().open({ type: "subscribed", channel: "a", id: "e:0", recovered: false, count: 0 });
+  const failed = assert.rejects(client.publish("a", 1), { code: "unauthorized" });
+  for (const token of ["one", "two"]) {
+    await tick(2000);
+    assert.equal(request().init.headers.Authorization, `Bearer ${token}`);
+    await request().answer({ error: "unauthorized", reason: "expired", message: "expired" }, 401);
+  }
+  await failed;
+});
+
 test("an event stream that has expired comes back with a new token", async () => {
   await asking([jwt(1000), jwt(2000)], { transports: ["sse"] });
   await request().open({ type: "subscribed", channel: "a", id: "e:0", recovered: false, count: 0 });

@@ -15,8 +15,7 @@ const ROOM = 7000;
 const LONGEST = 2 ** 31 - 1;
 const HOUR = 3600000;
 const LIVED = 5000;
-// The close code of expired credentials. Milliseconds: a token that ends sooner is not used for a new connection; how long one counts that does not say.
-const EXPIRED = 4401;
+// Milliseconds: a token that ends sooner is not used for a new connection; how long one counts that does not say.
 const ENOUGH = 30000;
 const UNKNOWN = 60000;
 // Milliseconds: channels that are subscribed to within it have their tokens asked for in one call.
@@ -147,7 +146,7 @@ class TwistedWS extends Emitter {
     }
     const { transports, WebSocket, base } = this.#options;
     this.#usable = transports.filter((each) => each !== "websocket" || WebSocket);
-    must(this.#usable.length, "WebSocket", WebSocket);
+    must(this.#usable.length, "option WebSocket", "missing here");
     this.#base = base;
     const fixed = isFunction(url) ? "" : this.#absolute(url);
     this.#url = fixed ? () => fixed : url;
@@ -164,7 +163,8 @@ class TwistedWS extends Emitter {
   static async channelToken(user) {
     must(isText(user, /^\P{Cs}+$/u), "user", user);
     const bytes = new TextEncoder().encode(user);
-    const token = Array.from(bytes, (each) => /[\w-]/.test(String.fromCharCode(each)) ? String.fromCharCode(each) : `~${each.toString(16).toUpperCase().padStart(2, 0)}`).join("");
+    const text = Array.from(bytes, (each) => String.fromCharCode(each)).join("");
+    const token = text.replace(/[^\w-]/g, (each) => `~${each.charCodeAt().toString(16).toUpperCase().padStart(2, 0)}`);
     if (token.length <= 64) return token;
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
     const bits = Array.from(digest, (each) => each.toString(2).padStart(8, 0)).join("");
@@ -206,7 +206,6 @@ class TwistedWS extends Emitter {
           settled(value);
         }
       };
-      let why = new TwistedWSError("timeout", NO_ANSWER);
       const text = `${encode({ type: "publish", channel, key, idempotencyKey, ref }).slice(0, -1)},${content}}`;
       const publication = {
         ref,
@@ -215,6 +214,7 @@ class TwistedWS extends Emitter {
         size: new TextEncoder().encode(text).length,
         query: new URLSearchParams(key === undefined ? { channel } : { channel, key }),
         request: { method: "POST", body, headers: { "Content-Type": type, "Idempotency-Key": idempotencyKey } },
+        why: new TwistedWSError("timeout", NO_ANSWER),
         waits: false,
         failures: 0,
         done: ({ channel, id, recipients }) => settle(resolve, { channel, id, recipients }),
@@ -222,16 +222,14 @@ class TwistedWS extends Emitter {
         // It has an answer; it may be tried again by itself.
         refused: (error, again) => {
           if (error.final || error.code === "internal-error") return settle(reject, error);
-          why = error;
           publication.waits = true;
           this.#later(this.#delay(publication.failures++, error), () => {
             publication.waits = false;
             if (this.#pending.has(ref)) again();
           });
         },
-        failed: (error) => { why = error; },
       };
-      const late = this.#later(this.#options.publishTimeout, () => settle(reject, why));
+      const late = this.#later(this.#options.publishTimeout, () => settle(reject, publication.why));
       this.#pending.set(ref, publication);
       if (this.#link?.up) this.#link.publish(publication);
       else this.#connect();
@@ -673,7 +671,8 @@ class TwistedWS extends Emitter {
     // If a policy of the page forbids WebSockets, this is the only event.
     socket.onerror = () => link.up || this.#lost(link, new TwistedWSError("network", NO_SOCKET));
     socket.onclose = ({ code, reason }) => {
-      let final = !COME_BACK.includes(code) && !(code === EXPIRED && this.#expired());
+      // 4401: the credentials have expired.
+      let final = !COME_BACK.includes(code) && !(code === 4401 && this.#expired());
       if (code === 1009 && this.#pending.size) {
         // Whichever were too large, the largest was; the rest is sent again.
         final = false;
@@ -689,7 +688,7 @@ class TwistedWS extends Emitter {
       socket.send(encode({ ...frame, ref }));
     };
     link.publish = (publication) => {
-      link.asked.set(publication.ref, { done: publication.done, fail: (error) => publication.refused(error, () => link.over || link.publish(publication)) });
+      link.asked.set(publication.ref, { done: publication.done, fail: (error) => publication.refused(publication.why = error, () => link.over || link.publish(publication)) });
       socket.send(publication.text);
     };
     link.drop = ({ channel }) => link.up && link.send({ type: "unsubscribe", channel });
@@ -740,7 +739,8 @@ class TwistedWS extends Emitter {
       status,
       channel,
       reason,
-      final: error === TOO_MANY || status < 500 && ![408, 425, 429].includes(status) && !(status === 401 && this.#expired()),
+      // A request may have had a token that another has found expired before.
+      final: error === TOO_MANY || status < 500 && ![408, 425, 429].includes(status) && !(status === 401 && (token !== this.#token || this.#expired())),
       retryAfter: wait > 0 ? Math.min(wait, LONGEST) : undefined,
     });
   }
@@ -817,7 +817,7 @@ class TwistedWS extends Emitter {
         const { done, value } = await reader.read();
         if (link.over) return;
         if (done && !part.subscriptions.some(({ active }) => active)) return this.#restart(link);
-        if (done) throw new Error("The stream has ended.");
+        if (done) throw new Error("The stream ended.");
         const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
         rest = lines.pop();
         for (const line of lines) {
@@ -906,12 +906,11 @@ class TwistedWS extends Emitter {
         publication.done(await this.#call(publication.query, { ...publication.request, grant: this.#subs.get(publication.channel)?._token }));
         failures = 0;
       } catch (error) {
-        const why = failure(error);
+        const why = publication.why = failure(error);
         if (why.final || why.channel || why.code === "internal-error") {
           publication.refused(why, () => this.#link?.up && this.#link.publish(publication));
           if (!why.channel && !this.#busy()) this.#detach(); // there may be no service at all
         } else {
-          publication.failed(why);
           if (this.#link) await new Promise((done) => this.#later(this.#delay(failures++, why), done));
         }
       }
