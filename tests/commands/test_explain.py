@@ -177,7 +177,35 @@ def test_decisions(capsys, config, arguments, code):
 def test_nothingToDecide(capsys):
     """Without rules and authenticators, the service decides."""
     code, lines = explained(capsys, "--user", "ann", "subscribe", "a")
-    assert (code, lines) == (0, ["/channels/{channel} has no rules and asks nobody for credentials: its service decides"])
+    note = "/channels/{channel} has no rules and asks nobody for credentials: its service decides"
+    assert (code, lines) == (0, [note, "yes"])
+    code, lines = explained(capsys, "publish", "a")
+    assert (code, lines) == (1, ["publish = false: no", note, "no"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (["subscribe", "a"], 1, "/channels is for users: its authenticators let no guest in  [{config}:1]"),
+        (["--user", "ann", "subscribe", "a"], 1, "/channels needs one of the scopes chat: no  [{config}:9]"),
+        (
+            ["--user", "ann", "--scope", "chat", "subscribe", "a"],
+            0,
+            'subscribe = anyone (channels."*"): anyone, yes  [{config}:12]',
+        ),
+    ],
+)
+def test_theDoor(capsys, tmp_path, arguments, code, line):
+    """Whoever is not let in to the service may do nothing with its channels, and the line that says so is named."""
+    (tmp_path / "users").write_text("ann:secret")
+    path = tmp_path / "push.toml"
+    path.write_text(
+        'authenticate = ["site"]\n[authenticators.site]\ntype = "basic"\nfile = "users"\n\n[services."/channels"]\n'
+        'target = "channels"\n# who\nscopes = ["chat"]\n\n[channels."*"]\nsubscribe = "anyone"\n'
+    )
+    said = explained(capsys, "--config", str(path), *arguments)
+    assert said[0] == code
+    assert line.format(config=path) in said[1]
 
 
 def test_mistakeInTheFile(capsys, config):

@@ -29,6 +29,7 @@ class Authenticator(Protocol):
     that the user may subscribe to and publish to, or raises `AccessRefused`; it is what the word ``ask`` of a rule means.
     One whose ``takesMessage`` is true also reads the token of a client's first message
     (`twisted_ws.access.sources.TokenMessage`), for which WebSocket handshakes without credentials are let in.
+    One whose ``findsGuests`` is false never returns an identity without a name: `twisted-ws explain` relies on it.
     With the coroutine function ``probe()``, it asks the server that it depends on, once and without a client, for
     ``twisted-ws check --connect``: it returns a few words about the answer, "" if there is nobody to ask, and raises
     `twisted_ws.access.asking.exchange.Unanswered` if there is none.

@@ -180,6 +180,11 @@ class Chain:
         return tuple(name for name, _ in self._authenticators)
 
     @property
+    def mayFindGuests(self) -> bool:
+        """Whether somebody without a name may be let in."""
+        return any(getattr(each, "findsGuests", True) for _, each in self._authenticators)
+
+    @property
     def canAsk(self) -> bool:
         """Whether there is an authenticator that can be asked what a user may do with channels."""
         return bool(self._askers)

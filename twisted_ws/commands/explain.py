@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
         channel = check(options["channel"], settings.limits.channelName)
         if options["key"] is not None:
             return _explainKey(options["key"], settings.apiKeyFile, channel)
-        path, service = _service(options, settings)
+        door, service = _service(options, settings)
         hasExpired = False
         if options["token"] is not None:
             from twisted_ws.access.tokens.verification import InvalidToken
@@ -110,16 +110,13 @@ def main(arguments: Sequence[str]) -> int:
         return Exit.USAGE
     from twisted_ws.inspection.explaining import WHAT_GRANTS, explain
 
-    explained = explain(path, service, options["action"], channel, identity)
-    if service.permissions.access is None:
-        print(explained.note)
-        return Exit.OK
+    explained = explain(door, service, options["action"], channel, identity)
     allowed = explained.allowed
     text = Path(options["config"]).read_text(encoding="utf-8") if options["config"] else ""
     for step in explained.steps:
         print(step.text + _place(options["config"], text, step.key))
-    if explained.note == WHAT_GRANTS:
-        print(WHAT_GRANTS + _WHERE)
+    if explained.note is not None:
+        print(explained.note + (_WHERE if explained.note == WHAT_GRANTS else ""))
     if hasExpired and allowed:
         print("no: it would be yes, if the token had not expired")
         return Exit.FAILED
@@ -139,11 +136,13 @@ def _settings(config: str | None) -> Any:
         raise placed(error, config, config) from None
 
 
-def _service(options: ExplainOptions, settings: Any) -> tuple[str, Any]:
-    """Return the path of the service that is meant, and the service, guarded as it is where it is mounted."""
+def _service(options: ExplainOptions, settings: Any) -> tuple[Any, Any]:
+    """Return what the service that is meant asks of whoever comes, and the service, guarded as it is where it is mounted."""
     from twisted_ws.access.namespaces import Namespaces
     from twisted_ws.channels.service import ChannelService
+    from twisted_ws.daemon.loading.authenticators import mayFindGuests
     from twisted_ws.daemon.loading.targets import loadService
+    from twisted_ws.inspection.explaining import Door
 
     for mount in settings.services:
         if options["service"] not in (None, mount.path):
@@ -152,7 +151,8 @@ def _service(options: ExplainOptions, settings: Any) -> tuple[str, Any]:
         if isinstance(service, ChannelService):
             authenticate = settings.authenticate if mount.authenticate is None else mount.authenticate
             service.permissions.guard(Namespaces(settings.channelRules), bool(authenticate))
-            return mount.path, service
+            guests = mayFindGuests(authenticate, settings)
+            return Door(mount.path, bool(authenticate), guests, frozenset(mount.scopes)), service
     raise ConfigurationError(f"there is no channels service{' at ' + options['service'] if options['service'] else ''}")
 
 

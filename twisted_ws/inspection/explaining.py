@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -12,6 +12,7 @@ from twisted_ws.channels.service import ChannelService
 from twisted_ws.identity import Grants, Identity
 from twisted_ws.inspection.asking import askAll
 from twisted_ws.inspection.callers import find
+from twisted_ws.names import isPattern
 
 if TYPE_CHECKING:
     from twisted_ws.access.rules import Step
@@ -70,28 +71,77 @@ class Explanation(Struct):
     note: str | None = None
 
 
+class Door(NamedTuple):
+    """What a service asks of whoever comes to it.
+
+    Attributes:
+        path: where it is mounted.
+        isAuthenticated: whether anybody is asked for credentials.
+        mayFindGuests: whether somebody without a name may be let in.
+        scopes: those of which an identity needs one; none are needed if there are none.
+    """
+
+    path: str
+    isAuthenticated: bool
+    mayFindGuests: bool
+    scopes: frozenset[str]
+
+
 def explain(
-    path: str, service: ChannelService, action: str, channel: str, identity: Identity | None, subscribed: Sequence[str] = ()
+    door: Door,
+    service: ChannelService,
+    action: str,
+    channel: str,
+    identity: Identity | None,
+    subscribed: Sequence[str] = (),
+    isInside: bool = False,
 ) -> Explanation:
     """Return whether somebody may do something with a channel, and why; for the rest see `ChannelAccess.decide`.
 
     A service's own hooks, which can only refuse, are not asked.
 
     Args:
-        path: where the service is mounted.
+        door: what the service asks of whoever comes.
         service: the service.
         action: what.
         channel: with which channel.
         identity: who.
         subscribed: what they are subscribed to.
+        isInside: whether they are connected already.
     """
+    if not door.isAuthenticated:
+        identity = None
+    elif identity is not None and not isInside and (refused := _atTheDoor(door, identity)) is not None:
+        return Explanation(False, [refused])
     access = service.permissions.access
     if access is None:
-        return Explanation(True, [], f"{path} has no rules and asks nobody for credentials: its service decides")
+        return _byItself(door.path, service, action, channel)
     steps: list[Step] = []
     allowed = access.decide(action, channel, identity, subscribed, steps)
     isGrantEnough = allowed is False and access.decide(action, channel, identity, subscribed, isGranted=True)
     return Explanation(allowed, [ExplainedStep(*each) for each in steps], WHAT_GRANTS if isGrantEnough else None)
+
+
+def _atTheDoor(door: Door, identity: Identity) -> ExplainedStep | None:
+    if not identity.user and not door.mayFindGuests:
+        return ExplainedStep(f"{door.path} is for users: its authenticators let no guest in", ("authenticate",))
+    if door.scopes and door.scopes.isdisjoint(identity.scopes):
+        needed = " ".join(sorted(door.scopes))
+        return ExplainedStep(f"{door.path} needs one of the scopes {needed}: no", ("services", door.path, "scopes"))
+    return None
+
+
+def _byItself(path: str, service: ChannelService, action: str, channel: str) -> Explanation:
+    """Explain what a service allows that has no rules."""
+    note = f"{path} has no rules and asks nobody for credentials: its service decides"
+    isOwn = type(service).onPublish is not ChannelService.onPublish
+    option, allowed = {
+        "subscribe": ("wildcards", service.wildcards or not isPattern(channel)),
+        "publish": ("publish", service.publish or isOwn),
+        "presence": ("presence", service.presence),
+    }[action]
+    steps = [] if allowed else [ExplainedStep(f"{option} = false: no", ("services", path, option))]
+    return Explanation(allowed, steps, note)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -116,9 +166,12 @@ def _answer(server: WebSocketServer, asked: Asked) -> bytes:
     else:
         grants = Grants(asked.grants)
         identity = Identity(asked.user, grants, grants, frozenset(asked.scopes))
-    for path, service in server.services.items():
+    for path, mounted in server.mounts.items():
+        service, chain = mounted.service, mounted.chain
         if isinstance(service, ChannelService) and wanted in ("", path):
-            return _encode(explain(path, service, asked.action, asked.channel, identity, subscribed))
+            door = Door(path, chain is not None, chain is not None and chain.mayFindGuests, mounted.scopes)
+            who = asked.action, asked.channel, identity, subscribed
+            return _encode(explain(door, service, *who, isInside=bool(asked.connection)))
     return b""
 
 

@@ -209,6 +209,11 @@ class WebSocketServer:
         return MappingProxyType({path: mounted.service for path, mounted in self._routes})
 
     @property
+    def mounts(self) -> Mapping[str, Mounted]:
+        """The same with who may come to each."""
+        return MappingProxyType(dict(self._routes))
+
+    @property
     def authenticators(self) -> Mapping[str, Authenticator]:
         """The authenticators, by name, with ``guest``."""
         return self.identities.authenticators

@@ -64,6 +64,8 @@ class IntrospectionAuthenticator:
 
     scheme = "Bearer"
 
+    findsGuests = False
+
     def __init__(
         self,
         settings: AuthenticatorSettings,

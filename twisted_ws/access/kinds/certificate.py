@@ -49,6 +49,8 @@ class CertificateAuthenticator:
 
     _log = Logger()
 
+    findsGuests = False
+
     def __init__(self, settings: AuthenticatorSettings, unixTime: Callable[[], float] = time.time) -> None:
         options = Options(f"authenticators.{settings.name}", settings.options, settings.directory)
         self._name = settings.name

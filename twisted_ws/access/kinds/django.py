@@ -68,6 +68,8 @@ class DjangoAuthenticator:
 
     _log = Logger()
 
+    findsGuests = False
+
     def __init__(self, settings: AuthenticatorSettings, look: Look | None = None, threads: Threads | None = None) -> None:
         where = f"authenticators.{settings.name}"
         options = Options(where, settings.options, settings.directory)

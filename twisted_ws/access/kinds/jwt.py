@@ -72,6 +72,8 @@ class JWTAuthenticator:
         ConfigurationError: an option or a file is wrong.
     """
 
+    findsGuests = False
+
     def __init__(
         self, settings: AuthenticatorSettings, unixTime: Callable[[], float] = time.time, keys: KeySet | None = None
     ) -> None:

@@ -33,6 +33,8 @@ class Login:
     scheme = SCHEME
     _log = Logger()
 
+    findsGuests = False
+
     def __init__(self, settings: AuthenticatorSettings, cache: float, deadline: float) -> None:
         self._name = settings.name
         self._reactor = settings.reactor

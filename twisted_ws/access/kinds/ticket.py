@@ -83,6 +83,8 @@ class TicketAuthenticator:
         ConfigurationError: an option or the file is wrong.
     """
 
+    findsGuests = False
+
     def __init__(self, settings: AuthenticatorSettings, unixTime: Callable[[], float] = time.time) -> None:
         options = Options(f"authenticators.{settings.name}", settings.options, settings.directory)
         self._name = settings.name

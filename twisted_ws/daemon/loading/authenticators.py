@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
@@ -18,6 +18,24 @@ EXTRAS = {"signed-cookie": "cookies"}
 ISSUERS = ("ticket",)
 # The types that a process can have only once, with the options of its start.
 ONCE = ("django",)
+
+
+def mayFindGuests(authenticate: Iterable[str], settings: Settings) -> bool:
+    """Return whether any of these authenticators may let somebody in who has no name; none of them is made.
+
+    Args:
+        authenticate: names of tables, ``guest``, or what `--authenticate` takes.
+        settings: the settings.
+    """
+    found = {each.name: each for each in entry_points(group=GROUP)}
+    for each in authenticate:
+        kind = settings.authenticators.get(each, {}).get("type", each.partition(":")[0])
+        try:
+            if kind not in found or getattr(found[kind].load(), "findsGuests", True):
+                return True
+        except ImportError:
+            return True
+    return False
 
 
 class Changed(NamedTuple):
