@@ -22,7 +22,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from twisted_ws.engines.memory import MemoryEngine
-from twisted_ws.engines.snapshot import Channel, Head, Kept, Record
+from twisted_ws.engines.snapshot import Channel, Head, Kept, Living, Record
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.logs import printable
 
@@ -51,10 +51,10 @@ class Unreadable(Exception):
 
 
 _encode = msgspec.msgpack.Encoder().encode_into
-_decode = msgspec.msgpack.Decoder(Record | InUse).decode
+_decode = msgspec.msgpack.Decoder(Record | Living | InUse).decode
 
 
-def blocksOf(records: Iterable[Record | InUse]) -> Iterator[bytearray]:
+def blocksOf(records: Iterable[Record | Living | InUse]) -> Iterator[bytearray]:
     """Yield the bytes of a file, in blocks that are made in a few milliseconds each."""
     digest = blake2b(_HEAD, digest_size=_DIGEST)
     block, count = bytearray(_HEAD), 0
@@ -74,7 +74,7 @@ def blocksOf(records: Iterable[Record | InUse]) -> Iterator[bytearray]:
     yield block
 
 
-def recordsOf(file: IO[bytes]) -> Iterator[Record | InUse]:
+def recordsOf(file: IO[bytes]) -> Iterator[Record | Living | InUse]:
     """Yield the records of a file one after the other, after a look at all of it.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -125,6 +125,38 @@ class MemberTable:
             leaving.append((present.leftAt, channel, user))
             if self.wheelSlot is None or present.leftAt + wait < self._due:
                 self._wait(present.leftAt + wait)
+
+    def places(self) -> Iterator[tuple[str, str, str, bytes]]:
+        """Yield channel, connection, user and info of all that are here."""
+        for (channel, connection), user in self._entered.items():
+            yield channel, connection, user, self._users[channel][user].info
+
+    def leaves(self) -> Iterator[tuple[str, str, bytes, float, float]]:
+        """Yield channel, user, info, when (the wheel's seconds) and the wait of leaves that are not told yet."""
+        for wait, leaving in self._leaving.items():
+            for leftAt, channel, user in leaving:
+                present = self._users.get(channel, {}).get(user)
+                if present is not None and not present.connections and present.leftAt == leftAt:
+                    yield channel, user, present.info, leftAt, wait
+
+    def restore(self, channel: str, connection: str, user: str, info: bytes) -> None:
+        """Know of a connection from another process, and tell nobody."""
+        self._entered[channel, connection] = user
+        users = self._users.setdefault(channel, _Users())
+        present = users.get(user)
+        if present is None:
+            users[user] = _Present(info)
+        else:
+            present.connections += 1
+
+    def restoreLeave(self, channel: str, user: str, info: bytes, leftAt: float, wait: float) -> None:
+        """Know of a leave from another process; the rest of the wait begins."""
+        present = _Present(info)
+        present.connections, present.leftAt = 0, leftAt
+        self._users.setdefault(channel, _Users())[user] = present
+        self._leaving.setdefault(wait, deque()).append((leftAt, channel, user))
+        if self.wheelSlot is None or leftAt + wait < self._due:
+            self._wait(leftAt + wait)
 
     def page(self, channel: str, after: str, limit: int, size: int) -> tuple[list[Member], str | None]:
         """Return some users on a channel by name, and the one to continue after, None if these are the last.

@@ -27,7 +27,7 @@ from twisted_ws.engines.contract import (
 from twisted_ws.engines.expiring import Expiring
 from twisted_ws.engines.members import MemberTable
 from twisted_ws.engines.replay import CHARGE, HistoryReplay
-from twisted_ws.engines.snapshot import Channel, Claim, Head, Kept, Receipt, Record, Revoked
+from twisted_ws.engines.snapshot import Channel, Claim, Head, Here, Kept, Leaving, Receipt, Record, Revoked
 from twisted_ws.engines.sortednames import SortedNames
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import Limits
@@ -487,7 +487,7 @@ class MemoryEngine:
     # For a later process.
 
     def records(self) -> Iterator[Record]:
-        """Yield all that is kept; only after `stop`, and from the first on nothing is forgotten any more."""
+        """Yield all that is kept; from the first on nothing is forgotten any more, and nothing may be published until `thaw`."""
         self._isFrozen = True
         receipts, claims, revocations = self._receipts.freeze(), self._claims.freeze(), self._revocations.freeze()
         now, ahead = self._seconds(), self._unixTime() - self._seconds()
@@ -504,6 +504,30 @@ class MemoryEngine:
             yield Claim(claimed, until)
         for _, _, revoked in revocations:
             yield Revoked(revoked.token, revoked.user, revoked.issuedBefore, revoked.until)
+
+    def thaw(self) -> None:
+        """Go on forgetting, after `records` of an engine that has not stopped."""
+        self._isFrozen = False
+        for each in (self._receipts, self._claims, self._revocations):
+            each.deadlineReached(self._wheel.now)
+        for log in self._logs.values():
+            if log.wheelSlot is None:
+                self._wheel.set(log, (log.entries[0].at if log.entries else log.touched) + log.limits.age)
+
+    def presence(self) -> Iterator[Here | Leaving]:
+        """Yield who is here, as told by nobody in particular, and who is about to have left, for a process that takes over."""
+        for channel, connection, user, info in self._members.places():
+            yield Here(-1, channel, connection, user, info)
+        for channel, user, info, leftAt, wait in self._members.leaves():
+            yield Leaving(channel, user, info, self._wheel.seconds() - leftAt, wait)
+
+    def restorePresence(self, record: Here | Leaving) -> None:
+        """Know what `presence` has yielded in another process; nobody is told."""
+        if isinstance(record, Here):
+            self._members.restore(record.channel, record.connection, record.user, record.info)
+        else:
+            leftAt = self._wheel.seconds() - record.ago
+            self._members.restoreLeave(record.channel, record.user, record.info, leftAt, record.wait)
 
     def restore(self, records: Iterable[Record]) -> None:
         """Go on with what an earlier process kept, in its epoch; what has expired meanwhile is left out.

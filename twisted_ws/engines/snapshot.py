@@ -82,4 +82,49 @@ class Revoked(msgspec.Struct, tag=5, array_like=True, gc=False):
     until: float
 
 
+class Watched(msgspec.Struct, tag=6, array_like=True, gc=False):
+    """A channel or pattern that a worker watches.
+
+    Attributes:
+        worker: its number among those that are handed on, from 0.
+        channel: the channel or pattern.
+    """
+
+    worker: int
+    channel: str
+
+
+class Here(msgspec.Struct, tag=7, array_like=True, gc=False):
+    """A connection that is on a channel; see `twisted_ws.engines.contract.Engine.enter`.
+
+    Attributes:
+        worker: the number of the worker that has told it, as in `Watched`; -1: that one has gone.
+        channel, connection, user, info: what it has told.
+    """
+
+    worker: int
+    channel: str
+    connection: str
+    user: str
+    info: bytes
+
+
+class Leaving(msgspec.Struct, tag=8, array_like=True, gc=False):
+    """A user whose last connection has left a channel, which is not told yet.
+
+    Attributes:
+        channel, user, info: as of `Here`.
+        ago: seconds since it has left.
+        wait: seconds from then on until it is told.
+    """
+
+    channel: str
+    user: str
+    info: bytes
+    ago: float
+    wait: float
+
+
+# What is kept over a restart, and what only goes to a process that takes over from a living one.
 Record = Head | Channel | Kept | Receipt | Claim | Revoked
+Living = Watched | Here | Leaving

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -204,6 +205,7 @@ class Crew:
         self._first: Deferred[None] | None = None
         self._isStopping = False
         self._isRolling = False
+        self._isHeld = False  # whether another supervisor may take over at any moment
         self._isFirst = False  # whether the worker that starts is the first with new code
         self._loop = LoopingCall(self._ask)
         self._loop.clock = clock
@@ -298,6 +300,58 @@ class Crew:
                     await _watched(old.ended)
         finally:
             self._isRolling = self._isFirst = False
+
+    # The move to another supervisor.
+
+    def hold(self) -> list[Worker]:
+        """Begin nothing until `goOn`, because another supervisor may take over, and return the workers that it would take.
+
+        Raises:
+            RollFailed: workers are being replaced, or leave.
+        """
+        if self._isRolling or self._first is not None:
+            raise RollFailed("Workers are being started or replaced: wait until that has ended.")
+        if self._isStopping:
+            raise RollFailed("The server is stopping.")
+        self._isRolling = self._isHeld = True
+        for slot in self._slots:
+            self._cancel(slot)
+        if self._loop.running:
+            self._loop.stop()
+        for each in tuple(self.workers):
+            if each.stage is Stage.STARTING:
+                self._kill(each)  # it would be in the middle of that
+        return [each for each in self.workers if each.stage in (Stage.READY, Stage.LEAVING) and each.isLinked]
+
+    def goOn(self) -> None:
+        """Go on after `hold`."""
+        self._isRolling = self._isHeld = False
+        if self._isStopping:
+            return
+        self._loop.start(PING, now=False)
+        for number, slot in enumerate(self._slots):
+            if slot.current is None and slot.next is None and slot.timer is None:
+                self._begin(number)
+
+    def adopt(self, workers: Sequence[Worker]) -> None:
+        """Go on with the workers of another supervisor, in place of `start`; slots without one get a new one.
+
+        Args:
+            workers: each with its line and process; its stage is READY or LEAVING.
+        """
+        now = self._clock.seconds()
+        for worker in workers:
+            worker.since, worker.hasOrders, worker.heard = now, True, worker.line.heard
+            worker.started.callback(None)
+            self.workers.append(worker)
+            worker.line.onLost(partial(self._unlinked, worker))
+            if worker.stage is Stage.READY:
+                self._slots[worker.slot].current = worker
+            else:
+                worker.deadline = self._clock.callLater(self._limits.drainTimeout + GRACE, self._kill, worker)
+        for slot in self._slots:
+            slot.settled = True
+        self.goOn()
 
     # The life of a worker.
 
@@ -502,7 +556,8 @@ class Crew:
                     event="worker.ended",
                 )
             slot.waits = slot.waits or bool(wait)
-            slot.timer = self._clock.callLater(wait, self._again, worker.slot)
+            if not self._isHeld:
+                slot.timer = self._clock.callLater(wait, self._again, worker.slot)
         self._arrange()
         if not worker.ended.called:
             worker.ended.callback(None)

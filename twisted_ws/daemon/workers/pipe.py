@@ -102,22 +102,25 @@ class PipeReader:
         worker: its number, from 1.
         publish: takes an event.
         certificates: what all workers have said of them.
+
+    Attributes:
+        begun: the beginning of a line that has come.
     """
 
     def __init__(self, worker: int, publish: Any = globalLogPublisher, certificates: Certificates | None = None) -> None:
         self._worker = worker
         self._publish = publish
         self._certificates = certificates or Certificates()
-        self._begun = b""
+        self.begun = b""
 
     def dataReceived(self, data: bytes) -> None:
         """Take what has come."""
-        *lines, self._begun = (self._begun + data).split(b"\n")
+        *lines, self.begun = (self.begun + data).split(b"\n")
         for line in lines:
             self._take(line)
-        if len(self._begun) > LONGEST_LINE:
-            self._take(self._begun)
-            self._begun = b""
+        if len(self.begun) > LONGEST_LINE:
+            self._take(self.begun)
+            self.begun = b""
 
     def say(self, text: str, time: float = 0) -> None:
         """Log a line that it has printed."""

@@ -6,12 +6,16 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.internet.error import ProcessDone
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_ws.daemon.workers.crew import Worker
 from twisted_ws.daemon.workers.orders import command, environment
@@ -30,6 +34,8 @@ SUPERVISORS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, sig
 KEPT = 16 * KIB
 # Lines that came together and are events of the log each; more of them are one, because an event takes some 50 us.
 LINES = 50
+# Bytes of one read of what a worker writes that another supervisor has started.
+READ = 64 * KIB
 # Seconds for which the standard streams of a process that has ended are waited for.
 LINGER = 0.5
 
@@ -91,6 +97,21 @@ class WorkerProcess(ProcessProtocol):
             except OSError:
                 pass
 
+    def streams(self) -> dict[int, int]:
+        """Return the descriptors of what it writes to, by their numbers there, for another supervisor."""
+        return {number: pipe.fileno() for number, pipe in self.transport.pipes.items() if pipe.fileno() != -1}
+
+    def pause(self) -> bytes:
+        """Read nothing until `resume`, and return the beginning of a line of the log that has come."""
+        for pipe in self.transport.pipes.values():
+            pipe.stopReading()
+        return self._log.begun
+
+    def resume(self) -> None:
+        """End that."""
+        for pipe in self.transport.pipes.values():
+            pipe.startReading()
+
     def processExited(self, reason: Failure) -> None:
         """Note how it has ended; what it wrote last comes now, unless processes that it has started keep its streams open."""
         self.pid = None
@@ -109,6 +130,122 @@ class WorkerProcess(ProcessProtocol):
             self._timer.cancel()
         last = (self._printed or b"").decode("utf-8", "replace").strip().rpartition("\n")[2]
         self._ended(self._worker, f"{how}: {last}" if last else how)
+
+
+class AdoptedProcess:
+    """The process of a worker that another supervisor has started.
+
+    Args:
+        worker: the worker.
+        pid: its number.
+        streams: see `WorkerProcess.streams`.
+        hand: what it is sent descriptors by; None if that is not there.
+        begun: what `WorkerProcess.pause` has returned.
+        ended: called with the worker and with how it has ended.
+        reactor: the reactor.
+        certificates: what workers have said of them.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        pid: int,
+        streams: Mapping[int, int],
+        hand: socket.socket | None,
+        begun: bytes,
+        ended: Callable[[Worker, str], None],
+        reactor: Any,
+        certificates: Certificates,
+    ) -> None:
+        self.pid: int | None = pid
+        self.hand: socket.socket | None = hand
+        self._worker = worker
+        self._ended = ended
+        self._reactor = reactor
+        self._log = PipeReader(worker.slot + 1, certificates=certificates)
+        self._log.begun = begun
+        try:
+            self._process: int | None = os.pidfd_open(pid)
+        except OSError:
+            self._process = None  # it has ended, and its number may be another's soon
+        self._streams = [_Readable(each, partial(self._came, number), reactor) for number, each in streams.items()]
+
+    def begin(self) -> None:
+        """Read what it says, and notice its end."""
+        for each in self._streams:
+            self._reactor.addReader(each)
+        if self._process is None:
+            self._reactor.callLater(0, self._tell)
+        else:
+            self._reactor.addReader(_Readable(self._process, self._hasEnded, self._reactor))
+
+    def _came(self, number: int, stream: _Readable) -> None:
+        try:
+            data = os.read(stream.fileno(), READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            stream.close()
+            self._streams.remove(stream)
+        elif number == LOG:
+            self._log.dataReceived(data)
+        else:
+            for line in data.decode("utf-8", "replace").splitlines()[:LINES]:
+                if line.strip():
+                    self._log.say(line, time=time.time())
+
+    def _hasEnded(self, process: _Readable) -> None:
+        self._process = None
+        process.close()
+        self._reactor.callLater(0, self._tell)  # what it wrote last is read first
+
+    def _tell(self) -> None:
+        self.pid = None
+        hand, self.hand = self.hand, None
+        if hand is not None:
+            hand.close()
+        self._ended(self._worker, "has ended")
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            with suppress(OSError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
+    def show(self) -> None:
+        """Do nothing: all is shown."""
+
+
+@implementer(IReadDescriptor)
+class _Readable:
+    """A descriptor that can be read now and then, for the reactor."""
+
+    def __init__(self, descriptor: int, readable: Callable[[_Readable], object], reactor: Any) -> None:
+        self._descriptor = descriptor
+        self._readable = readable
+        self._reactor = reactor
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._descriptor
+
+    def doRead(self) -> None:
+        """Have it read."""
+        self._readable(self)
+
+    def close(self) -> None:
+        """Close it."""
+        self._reactor.removeReader(self)
+        os.close(self._descriptor)
+
+    def logPrefix(self) -> str:
+        """Return what the reactor calls this in its log."""
+        return "worker"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """End, because the reactor does."""
 
 
 def howEnded(error: BaseException | None) -> str:
@@ -177,6 +314,25 @@ class Launcher:
             for each in (ours, theirs, theirHand, *(() if worker.process.hand is hand else (hand,))):
                 each.close()
             os.close(nothing)
+
+    def adopt(
+        self, worker: Worker, pid: int, connection: int, streams: Mapping[int, int], hand: int | None, begun: bytes
+    ) -> None:
+        """Set `line` and `process` of a worker that another supervisor has started; nothing is read until `release`.
+
+        Args:
+            worker: the worker.
+            pid: its number.
+            connection: the stream of its link.
+            streams, begun: see `AdoptedProcess`.
+            hand: what it is sent descriptors by.
+        """
+        worker.line = link = self._makeLink(worker)
+        socketOfHand = None if hand is None else socket.socket(fileno=hand)
+        adopted = (worker, pid, streams, socketOfHand, begun, self._ended, self._reactor, self._certificates)
+        worker.process = AdoptedProcess(*adopted)
+        connect(self._reactor, connection, link)
+        link.pause()
 
     def join(self, old: Worker, new: Worker) -> bool:
         """Give both workers an end of one stream, over which connections go; return whether that could be done."""

@@ -8,7 +8,7 @@ A connection is let in until the hub's answer is there: if that is no, it is dro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -115,6 +115,17 @@ class AddressCounts:
         link.answer("addressShare", partial(self._joined, link))
         link.answer("addressCame", partial(self._came, link))
         link.handle("addressLeft", partial(self._left, link))
+
+    def known(self) -> list[Address]:
+        """Return the addresses that workers report, for another process."""
+        return list(self._counted)
+
+    def adopt(self, link: Link, known: Iterable[Address]) -> None:
+        """Serve the worker of another process, which counted these addresses: here, all begin as ordinary ones."""
+        self._links[link] = None
+        link.onLost(partial(self._lost, link))
+        for address in known:
+            link.send("addressFree", address)
 
     def _joined(self, link: Link) -> Deferred[None]:
         self._links[link] = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ from twisted_ws.engines.contract import (
 from twisted_ws.engines.hub.frames import KINDS, ROOM, VERSION, commandOf, historyFields, membersFields
 from twisted_ws.engines.hub.link import Link, frameOf
 from twisted_ws.engines.hub.spoke import Spoke
+from twisted_ws.engines.snapshot import Here, Leaving, Watched
 from twisted_ws.errors import ChannelError
 from twisted_ws.limits import KIB, Limits
 from twisted_ws.message import Message, Position, Publication, Published
@@ -65,6 +66,12 @@ class Source(Engine, Protocol):
 
     def revocations(self) -> Iterable[Revocation]:
         """Return what is no longer accepted, for a worker that comes late."""
+
+    def presence(self) -> Iterable[Here | Leaving]:
+        """Return who is here, for a process that takes over."""
+
+    def restorePresence(self, record: Here | Leaving) -> None:
+        """Know what `presence` has said in another process."""
 
 
 class Hub:
@@ -114,7 +121,11 @@ class Hub:
     def _hello(self, link: Link, version: int, *info: Any) -> Deferred[str]:
         if version != VERSION:
             raise ChannelError("bad-request", f"The supervisor speaks version {VERSION}, and not {version}: restart it.")
-        spoke = Spoke(link, NodeInfo(*info), self._lag)
+        self._serve(link, NodeInfo(*info))
+        return Deferred.fromCoroutine(self._welcome(link))
+
+    def _serve(self, link: Link, info: NodeInfo) -> Spoke:
+        spoke = Spoke(link, info, self._lag)
         if spoke.info.id in self.spokes:
             raise ChannelError("bad-request", f"There is a node {spoke.info.id} already.")
         self.spokes[spoke.info.id] = spoke
@@ -143,7 +154,7 @@ class Hub:
             ("mark", self._mark),
         ):
             link.answer(kind, answer)
-        return Deferred.fromCoroutine(self._welcome(link))
+        return spoke
 
     async def _welcome(self, link: Link) -> str:
         """Tell a worker all that is no longer accepted, and then the state of the engine."""
@@ -275,6 +286,64 @@ class Hub:
 
     def _revoke(self, fields: list[Any]) -> MaybeDeferred[None]:
         return self.revoke(Revocation(*fields))
+
+    # The move to another process.
+
+    @property
+    def isQuiet(self) -> bool:
+        """Whether no message is on its way to a worker."""
+        return not self._deliveries and not any(each.sent for each in self.spokes.values())
+
+    def moving(self, links: Sequence[Link]) -> Iterator[Watched | Here | Leaving]:
+        """Yield what there is besides what the engine keeps, for `arrive` in another process.
+
+        Args:
+            links: those of the workers that go on there.
+        """
+        numbers = {link: number for number, link in enumerate(links)}
+        places: dict[tuple[str, str], int] = {}
+        for spoke in self.spokes.values():
+            number = numbers.get(spoke.link)
+            if number is not None:
+                yield from (Watched(number, channel) for channel in spoke.watched)
+                places.update(dict.fromkeys(spoke.entered, number))
+        for each in self._engine.presence():
+            if isinstance(each, Here):
+                each.worker = places.get((each.channel, each.connection), -1)
+            yield each
+
+    def standing(self, links: Sequence[Link]) -> tuple[int, list[Any]]:
+        """Return the number that was told last, and for each link what its worker has said of itself."""
+        infos = {spoke.link: msgspec.structs.astuple(spoke.info) for spoke in self.spokes.values()}
+        return self._number, [infos.get(link) for link in links]
+
+    def arrive(
+        self, number: int, workers: Sequence[tuple[Link, Sequence[Any] | None]], rest: Iterable[Watched | Here | Leaving]
+    ) -> None:
+        """Go on for the workers of another process; they are not told.
+
+        Args:
+            number: of `standing`.
+            workers: links to them, which another process had, and what they have said of themselves.
+            rest: what `moving` has yielded.
+        """
+        self._number = number
+        spokes = [None if info is None else self._serve(link, NodeInfo(*info)) for link, info in workers]
+        gone: list[tuple[str, str]] = []
+        for each in rest:
+            spoke = None if isinstance(each, Leaving) or each.worker < 0 else spokes[each.worker]
+            if isinstance(each, Watched):
+                if spoke is not None:
+                    self._watch(spoke, each.channel, None)
+                continue
+            self._engine.restorePresence(each)
+            if isinstance(each, Here):
+                if spoke is None:
+                    gone.append((each.channel, each.connection))
+                else:
+                    spoke.entered.add((each.channel, each.connection))
+        for channel, connection in gone:
+            self._engine.leave(channel, connection)
 
     # Engine: what the server of the supervisor asks, and the workers by the above.
 

@@ -51,6 +51,11 @@ _HEAD = 4
 _ANSWER = "="
 _REFUSAL = "!"
 _CANCEL = "-"
+# The kinds by which a hub that is about to move to another process makes the other side hold back what it would send, and go on;
+# and what it does send meanwhile: what it still owes.
+_HOLD = "hold"
+_GO_ON = "goOn"
+_OWED = (_ANSWER, _REFUSAL, _GO_ON, "ack")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
@@ -116,6 +121,11 @@ class Link(Protocol):
         self.handle(_ANSWER, self._answered)
         self.handle(_REFUSAL, self._refused)
         self.handle(_CANCEL, self._cancelled)
+        self.answer(_HOLD, self._hold)
+        self.handle(_GO_ON, self._release)
+        self._held: list[bytes] | None = None  # frames that are held back; None: none are
+        self._isMoving = False  # whether even what is owed is
+        self._asked = 0  # requests of the other side that are being answered
         self._requests: dict[int, Deferred[Any]] = {}
         self._seq = 0
         self._lost: list[Callable[[], object]] = []
@@ -166,12 +176,28 @@ class Link(Protocol):
             TypeError: msgpack has no form for one of the fields.
             ChannelError: "too-large": more than `largest` bytes.
         """
-        self.sendFrame(frameOf(kind, *fields))
+        self._sendOrHold(kind, frameOf(kind, *fields))
+
+    def _sendOrHold(self, kind: str, frame: bytes) -> None:
+        if self._held is None or self._isMoving or kind in _OWED or not self.isUp:
+            self.sendFrame(frame)
+            return
+        self._checkSize(frame)
+        self._held.append(frame)
+        self.unread += len(frame)
+        if self.unread > self.mostUnread:
+            self.drop(f"{self.unread} bytes wait until it can be sent anything again")
+
+    def _checkSize(self, frame: bytes) -> None:
+        if len(frame) - _HEAD > self.largest:
+            raise ChannelError("too-large", f"A message between processes has at most {self.largest} bytes.")
 
     def sendFrame(self, frame: bytes) -> None:
         """Send what `frameOf` has made; see `send`."""
-        if len(frame) - _HEAD > self.largest:
-            raise ChannelError("too-large", f"A message between processes has at most {self.largest} bytes.")
+        self._checkSize(frame)
+        if self._isMoving and self._held is not None:
+            self._held.append(frame)
+            return
         if not self._isReading:
             self._write(frame)
             return
@@ -205,7 +231,7 @@ class Link(Protocol):
         later: Deferred[Any] = Deferred(partial(self._forget, seq))
         self._requests[seq] = later
         try:
-            self.sendFrame(frame)
+            self._sendOrHold(kind, frame)
         except ChannelError:
             del self._requests[seq]
             return fail(Failure())
@@ -226,6 +252,45 @@ class Link(Protocol):
             self._log.error("the link to {name} is dropped: {reason}", name=self.name, reason=why, event="hub.dropped")
             self.transport.abortConnection()
 
+    # The move of a hub to another process.
+
+    def hold(self) -> Deferred[None]:
+        """Ask the other side to send nothing of its own accord until `goOn`; the Deferred fires when all before that has come."""
+        return self.request(_HOLD)
+
+    def goOn(self) -> None:
+        """End that."""
+        self.send(_GO_ON)
+
+    def _hold(self) -> None:
+        if self._held is None:
+            self._held = []
+
+    def _release(self) -> None:
+        held, self._held = self._held or [], None
+        self.unread = max(self.unread - sum(map(len, held)), 0)
+        for each in held:
+            self.sendFrame(each)
+
+    @property
+    def isQuiet(self) -> bool:
+        """Whether nothing is on its way in either direction: no request without its answer, and no byte that is not read."""
+        waits = self._requests or self._asked or self._postponed or self._came or self._joined or self._fields
+        return not (waits or self.unread or self._isPaused or self._isReading)
+
+    def pause(self) -> None:
+        """Neither read nor write until `resume`: another process may use the stream now."""
+        self._isMoving, self._held = True, []
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """End that: what was sent meanwhile goes now."""
+        held, self._isMoving, self._held = self._held or [], False, None
+        if self.isUp:
+            self.transport.resumeProducing()
+            for each in held:
+                self.sendFrame(each)
+
     # What the transport does.
 
     def connectionMade(self) -> None:
@@ -240,7 +305,7 @@ class Link(Protocol):
         self._isLost = True
         self._came, self._cameSize, self._wanted = [], 0, sys.maxsize
         self._waiting.clear()
-        self._joined, self._fields = [], {}
+        self._joined, self._fields, self._held = [], {}, None
         self._postponed.clear()
         self.unread = 0
         calls, self._lost = self._lost, []
@@ -357,12 +422,17 @@ class Link(Protocol):
             self._refuse(Failure(), seq)
             return
         if isinstance(answer, Deferred):
-            answer.addCallback(self._reply, seq).addErrback(self._refuse, seq)
+            self._asked += 1
+            answer.addBoth(self._noLongerAsked).addCallback(self._reply, seq).addErrback(self._refuse, seq)
         else:
             try:
                 self._reply(answer, seq)
             except Exception:
                 self._refuse(Failure(), seq)
+
+    def _noLongerAsked(self, answer: Any) -> Any:
+        self._asked -= 1
+        return answer
 
     def _isBusy(self) -> bool:
         """Return whether a large answer had to wait here: much is unread, and another one is part of it."""
