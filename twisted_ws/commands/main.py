@@ -23,6 +23,7 @@ COMMANDS = {
     "completion": "let a shell complete commands and options",
     "asyncapi": "write the AsyncAPI document of the services",
     "reload": "let a running server with workers read certificates again, or replace its services",
+    "upgrade": "replace a running server with workers by a new version, and close no connection",
     "explain": "say whether a user may subscribe to a channel or publish there, and why",
     "token": "make a signed token, or check one step by step",
     "password": "hash a user's password for the authenticator basic",

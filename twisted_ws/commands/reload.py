@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
             return Exit.UNREACHABLE
         if len(found) > 1:
             raise UsageError(f"there are several servers: give one of --process {', '.join(map(str, found))}")
-        wrong = ask(directory, found[0], bool(options["services"]))
+        wrong = ask(directory, found[0], {"reload": "services" if options["services"] else "certificates"})
     except ConfigurationError as error:
         complain(str(error))
         return Exit.UNREACHABLE

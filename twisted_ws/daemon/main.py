@@ -40,7 +40,7 @@ def _run(options: ServiceOptions) -> int:
 
     from twisted_ws.daemon.workers.starting import daemonFor
 
-    daemon = daemonFor(settings, None, options.settings)
+    daemon = daemonFor(settings, None, options.settings, options.given)
     daemon.privilegedStartService()
     # As under twistd, what a service prints goes to the log.
     globalLogBeginner.beginLoggingTo([daemon.log.observer(sys.stdout)])

@@ -78,6 +78,7 @@ class ServiceOptions(Options, AuthOptionMixin):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._directory = os.getcwd()  # the runner may change it
+        self.given: tuple[str, ...] = ()  # the arguments that were parsed
         self["service"] = []
         for key in KEYS:
             if key.isList:
@@ -90,6 +91,7 @@ class ServiceOptions(Options, AuthOptionMixin):
             UsageError: it is wrong; the text says why.
             SystemExit: the same under twistd or twist, which would print all of the help, and the error below it.
         """
+        self.given = tuple(sys.argv[1:] if options is None else options)
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except UsageError as error:

@@ -52,6 +52,7 @@ class ProcessDaemon(Daemon):
     _log = Logger()
     exitCode = 0
     _rotate: Callable[[], None] | None = None  # opens the log file anew
+    _logPath = ""  # of twistd's log file; "" without one
 
     def __init__(
         self,
@@ -101,7 +102,11 @@ class ProcessDaemon(Daemon):
             raise ConfigurationError("A daemon has no standard output to log to: give twistd --logfile, or -n.")
         if path == "-" or (foreground and not path):
             return sys.stdout
-        file = openLogFile(path or "twistd.log", *self._owner())
+        return self._openLog(path or "twistd.log")
+
+    def _openLog(self, path: str) -> Any:
+        self._logPath = os.path.abspath(path)
+        file = openLogFile(path, *self._owner())
         self._rotate = file.rotate
         self._reopenOnSignal()
         return file

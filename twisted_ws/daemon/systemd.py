@@ -5,6 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
+
+from twisted_ws.daemon.succession.keeper import END, NOTIFY
+
+# Leads to the process that systemd knows, which passes on what is said; None: this one is known.
+keeper: socket.socket | None = None
 
 
 def notify(state: str) -> None:
@@ -16,6 +22,10 @@ def notify(state: str) -> None:
         address = "\0" + address[1:]
     if state == "RELOADING=1":
         state += f"\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+    if keeper is not None:
+        with suppress(OSError):
+            keeper.send(NOTIFY + state.encode() + END)
+        return
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)

@@ -36,7 +36,8 @@ def _make(options: Options | Settings) -> Any:
     # The reactor and Autobahn are loaded here: twistd --help and wsservice --help do not need them.
     from twisted_ws.daemon.workers.starting import daemonFor
 
-    daemon = daemonFor(settings, runner, None if isinstance(options, Settings) else options.settings)
+    again, given = (None, None) if isinstance(options, Settings) else (options.settings, options.given)
+    daemon = daemonFor(settings, runner, again, given)
     daemon.listenEarly()
     return daemon
 

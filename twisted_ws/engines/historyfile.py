@@ -115,6 +115,7 @@ class HistoryFile:
         path: its path.
         reactor: the reactor.
         inThread: calls a function in a thread, and returns a Deferred of its result; None: in the reactor's pool.
+        lock: the descriptor of its lock, which another process has had until now; None: nobody has it.
 
     Raises:
         ConfigurationError: it cannot be there, or another process works with it; one line.
@@ -122,10 +123,15 @@ class HistoryFile:
 
     _log = Logger()
 
-    def __init__(self, path: str, reactor: Any, inThread: Callable[..., Deferred[Any]] | None = None) -> None:
+    def __init__(
+        self, path: str, reactor: Any, inThread: Callable[..., Deferred[Any]] | None = None, lock: int | None = None
+    ) -> None:
         self.path = os.path.abspath(path)
         self._reactor = reactor
         self._inThread = inThread or self._callInThread
+        if lock is not None:
+            self._lock = os.fdopen(lock, "ab")
+            return
         if os.path.isdir(self.path):
             raise ConfigurationError(f"The history file {self.path} is a directory.")
         try:
@@ -142,6 +148,11 @@ class HistoryFile:
         except OSError:
             self._lock.close()
             raise ConfigurationError(f"The history file {self.path} is used by another process: give each its own.") from None
+
+    @property
+    def lock(self) -> int:
+        """The descriptor of the lock, for a process that takes over."""
+        return self._lock.fileno()
 
     def give(self, user: int, group: int) -> None:
         """Let a user and group write it, -1 for one that stays; for a process that changes to them."""
@@ -186,7 +197,7 @@ class HistoryFile:
             except OSError as failed:
                 raise self._cannot(failed, "be renamed") from None
 
-    def _restore(self, engine: MemoryEngine, first: Record | InUse | None, rest: Iterator[Any]) -> None:
+    def _restore(self, engine: MemoryEngine, first: Record | Living | InUse | None, rest: Iterator[Any]) -> None:
         if not isinstance(first, Head):
             raise Unreadable("it has no head")
         count = _Count((first,), rest)

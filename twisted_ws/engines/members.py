@@ -135,7 +135,7 @@ class MemberTable:
         """Yield channel, user, info, when (the wheel's seconds) and the wait of leaves that are not told yet."""
         for wait, leaving in self._leaving.items():
             for leftAt, channel, user in leaving:
-                present = self._users.get(channel, {}).get(user)
+                present = self._users.get(channel, _Users()).get(user)
                 if present is not None and not present.connections and present.leftAt == leftAt:
                     yield channel, user, present.info, leftAt, wait
 

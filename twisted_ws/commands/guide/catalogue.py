@@ -16,7 +16,7 @@ _GROUPS = {
     "Begin": ("init", "check", "connect"),
     "Publish and watch": ("broadcast", "publish", "tail", "top", "disconnect"),
     "Say who may do what": ("token", "explain", "password"),
-    "Run": ("reload", "bench"),
+    "Run": ("reload", "upgrade", "bench"),
     "Describe": ("asyncapi", "completion"),
 }
 _OTHERS = "More"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -27,6 +29,25 @@ class AdoptedUnixPort(unix.Port):
     def connectionLost(self, reason: Failure) -> None:
         """Stop listening."""
         tcp.Port.connectionLost(self, reason)
+
+
+class InheritedUnixPort(AdoptedUnixPort):
+    """Listens on a Unix socket of a process that this one has taken the place of: its file, and Twisted's lock, are ours."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Stop listening, and remove both."""
+        path = os.fsdecode(self.getHost().name or b"")  # type: ignore[no-untyped-call]
+        super().connectionLost(reason)
+        for each in (path, f"{path}.lock"):
+            with suppress(OSError):
+                os.unlink(each)
+
+
+def inheritUnixPort(reactor: Any, descriptor: int, factory: Any, kind: type[InheritedUnixPort] = InheritedUnixPort) -> Any:
+    """Do as `adoptUnixPort`; when the port stops, the file is removed."""
+    port: InheritedUnixPort = kind._fromListeningDescriptor(reactor, descriptor, factory)  # type: ignore[no-untyped-call]
+    port.startListening()
+    return port
 
 
 def adoptUnixPort(reactor: Any, descriptor: int, factory: Any) -> AdoptedUnixPort:

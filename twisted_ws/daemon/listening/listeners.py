@@ -33,6 +33,7 @@ class Listener(Service):
         place: where to listen, as configured.
         secure: whether clients have to use TLS.
         port: the `IListeningPort`; None while it does not listen.
+        factory: as given.
 
     Raises:
         ConfigurationError: the place is invalid.
@@ -47,7 +48,7 @@ class Listener(Service):
         self.secure = secure or place.isTLS
         self.port: Any = None
         self._endpoint = place.endpoint(reactor, backlog)
-        self._factory = factory
+        self.factory = factory
         self._server = server
         self._asked = False
 
@@ -72,12 +73,16 @@ class Listener(Service):
 
         self._asked = True
         self.place.clear()
-        self._endpoint.listen(self._factory).addCallbacks(self._started, failed)
+        self._endpoint.listen(self.factory).addCallbacks(self._started, failed)
         returned = True
         if failures:
             self._asked = False
             raise ConfigurationError(self.place.explain(failures[0].value))
         return self.port is not None
+
+    def sockets(self) -> list[int]:
+        """Return the descriptors of its sockets, while it listens."""
+        return [self.port.fileno()]
 
     def _started(self, port: Any) -> None:
         self.port = port

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from twisted_ws.daemon.listening.adopted import inheritUnixPort
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.tls.selfsigned import stateDirectory
 
@@ -30,22 +31,34 @@ _PATH_BYTES = 107
 class ControlSocket:
     """Takes requests from those who may write to the socket: its owner, and root.
 
-    A request is one line of JSON, ``{"reload": "services"}`` or ``{"reload": "certificates"}``. The answer is another,
-    ``{"wrong": [...]}``, when it is done.
+    A request is one line of JSON, ``{"reload": "services"}``, ``{"reload": "certificates"}`` or ``{"upgrade": true}``. The answer
+    is another, ``{"wrong": [...]}``, when it is done.
 
     Args:
         directory: where; None: the user's state directory.
         reactor: the reactor.
         reload: does it, and returns what is wrong; its argument is whether services are meant.
+        upgrade: gives the server to a new supervisor, which tells the asker how it went; returns what is wrong if that fails. Its
+            argument is the descriptor of the connection to the asker.
+
+    Attributes:
+        port: what listens; None while nothing does.
     """
 
     _log = Logger()
 
-    def __init__(self, directory: str | None, reactor: Any, reload: Callable[[bool], Awaitable[list[str]]]) -> None:
+    def __init__(
+        self,
+        directory: str | None,
+        reactor: Any,
+        reload: Callable[[bool], Awaitable[list[str]]],
+        upgrade: Callable[[int], Awaitable[list[str]]],
+    ) -> None:
         self._directory = directory
         self._reactor = reactor
         self.reload = reload
-        self._port: Any = None
+        self.upgrade = upgrade
+        self.port: Any = None
 
     def listen(self, uid: int = -1, gid: int = -1) -> None:
         """Listen; say in the log if that cannot be.
@@ -54,7 +67,7 @@ class ControlSocket:
             uid: the user that the socket is for; -1: this one.
             gid: the same for the group.
         """
-        if self._port is not None:
+        if self.port is not None:
             return
         path = ""
         try:
@@ -65,10 +78,8 @@ class ControlSocket:
             path = os.path.join(directory, f"{PREFIX}{os.getpid()}")
             if len(os.fsencode(path)) > _PATH_BYTES:
                 raise OSError(0, "its path would be too long")
-            factory = _ControlFactory()
-            factory.protocol = _Control
-            factory.control = self
-            self._port = self._reactor.listenUNIX(path, factory, mode=0o600)
+            factory = self._factory()
+            self.port = self._reactor.listenUNIX(path, factory, mode=0o600)
             os.chown(path, uid, gid, follow_symlinks=False)  # the directory may be that user's, and this one root
         except Exception as error:
             why = getattr(error, "strerror", None) or getattr(getattr(error, "socketError", None), "strerror", None) or error
@@ -80,9 +91,19 @@ class ControlSocket:
                 event="control.missing",
             )
 
+    def _factory(self) -> _ControlFactory:
+        factory = _ControlFactory()
+        factory.protocol = _Control
+        factory.control = self
+        return factory
+
+    def inherit(self, descriptor: int) -> None:
+        """Listen on the socket of the supervisor before this one, under its number."""
+        self.port = inheritUnixPort(self._reactor, descriptor, self._factory())
+
     def stop(self) -> Deferred[None]:
         """Stop listening."""
-        port, self._port = self._port, None
+        port, self.port = self.port, None
         if port is None:
             return succeed(None)
         stopped: Deferred[None] = maybeDeferred(port.stopListening)
@@ -112,13 +133,17 @@ class _Control(LineOnlyReceiver):
     def lineReceived(self, line: bytes) -> None:
         """Do what is asked for."""
         try:
-            wanted = msgspec.json.decode(line)["reload"]
-        except (ValueError, LookupError, TypeError):
+            wanted = msgspec.json.decode(line)
+        except ValueError:
             wanted = None
-        if wanted not in ("services", "certificates"):
+        control = self.factory.control
+        if wanted == {"upgrade": True}:
+            asked = control.upgrade(self.transport.fileno())
+        elif wanted in ({"reload": "services"}, {"reload": "certificates"}):
+            asked = control.reload(wanted["reload"] == "services")
+        else:
             self._answer(["The request is from another version."])
             return
-        asked = self.factory.control.reload(wanted == "services")
         Deferred.fromCoroutine(asked).addCallbacks(self._answer, self._failed)
 
     def _failed(self, failure: Failure) -> None:
@@ -156,8 +181,8 @@ def controlSockets(directory: str) -> Iterator[int]:
             yield int(number)
 
 
-def ask(directory: str, process: int, services: bool) -> list[str]:
-    """Ask a supervisor to reload, wait until it has, and return what is wrong.
+def ask(directory: str, process: int, request: Mapping[str, Any]) -> list[str]:
+    """Ask a supervisor to do something (see `ControlSocket`), wait until it has, and return what is wrong.
 
     Raises:
         ConfigurationError: it does not answer.
@@ -165,7 +190,7 @@ def ask(directory: str, process: int, services: bool) -> list[str]:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(os.path.join(directory, f"{PREFIX}{process}"))
-            connection.sendall(msgspec.json.encode({"reload": "services" if services else "certificates"}) + b"\n")
+            connection.sendall(msgspec.json.encode(request) + b"\n")
             with connection.makefile("rb") as answer:
                 wrong: list[str] = msgspec.json.decode(answer.readline())["wrong"]
         except (OSError, ValueError) as error:

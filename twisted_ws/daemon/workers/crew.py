@@ -55,6 +55,15 @@ class Process(Protocol):
     def kill(self) -> None:
         """End it at once; do nothing if it has ended."""
 
+    def streams(self) -> dict[int, int]:
+        """Return the descriptors of what it writes to, by their numbers there, for another supervisor."""
+
+    def pause(self) -> bytes:
+        """Read none of them until `resume`, and return the beginning of a line of the log that has come."""
+
+    def resume(self) -> None:
+        """End that."""
+
     def show(self) -> None:
         """Pass on what it writes to its standard streams, because it works; before, that is an account of why it cannot start."""
 
@@ -302,6 +311,11 @@ class Crew:
             self._isRolling = self._isFirst = False
 
     # The move to another supervisor.
+
+    @property
+    def isHeld(self) -> bool:
+        """Whether it is between `hold` and `goOn`."""
+        return self._isHeld
 
     def hold(self) -> list[Worker]:
         """Begin nothing until `goOn`, because another supervisor may take over, and return the workers that it would take.

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from twisted_ws.daemon.listening.adopted import adoptUnixPort
+from twisted_ws.daemon.listening.adopted import InheritedUnixPort, adoptUnixPort, inheritUnixPort
 
 
 @implementer(IListeningPort)
@@ -41,6 +41,10 @@ class HeldPort:
     def descriptor(self, slot: int) -> int:
         """Return the descriptor that the worker of a slot accepts from."""
         return self._sockets[slot % len(self._sockets)].fileno()
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors of all."""
+        return [each.fileno() for each in self._sockets]
 
     def startListening(self) -> None:
         """Do nothing: they listen already."""
@@ -63,6 +67,26 @@ class HeldUnixPort(unix.Port):
         """Return the descriptor that the worker of a slot accepts from: the same for all."""
         number: int = self.socket.fileno()
         return number
+
+    def descriptors(self) -> list[int]:
+        """Return the same."""
+        return [self.socket.fileno()]
+
+    def startReading(self) -> None:
+        """Do nothing: the workers accept."""
+
+
+class InheritedHeldUnixPort(InheritedUnixPort):
+    """The same, of another process."""
+
+    def descriptor(self, slot: int) -> int:
+        """Return the descriptor that the worker of a slot accepts from: the same for all."""
+        number: int = self.socket.fileno()
+        return number
+
+    def descriptors(self) -> list[int]:
+        """Return the same."""
+        return [self.socket.fileno()]
 
     def startReading(self) -> None:
         """Do nothing: the workers accept."""
@@ -119,6 +143,37 @@ class HoldingReactor:
         return HeldPort([socket.fromfd(descriptor, family, socket.SOCK_STREAM)])
 
 
+class HeirReactor(HoldingReactor):
+    """The same for sockets that the supervisor before this one has held.
+
+    Args:
+        reactor: the reactor.
+        descriptors: those of the sockets of one place; ours from now on.
+    """
+
+    def __init__(self, reactor: Any, descriptors: Sequence[int]) -> None:
+        super().__init__(reactor, len(descriptors))
+        self._descriptors = descriptors
+
+    def adopt(self, factory: Any) -> Any:
+        """Hold them."""
+        return HeldPort([socket.socket(fileno=each) for each in self._descriptors])
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> HeldPort:
+        """Hold them (see `twisted.internet.interfaces.IReactorTCP`)."""
+        held: HeldPort = self.adopt(factory)
+        return held
+
+    def listenUNIX(self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: int = 0) -> Any:
+        """Hold it (see `twisted.internet.interfaces.IReactorUNIX`)."""
+        (descriptor,) = self._descriptors
+        return inheritUnixPort(self._reactor, descriptor, factory, InheritedHeldUnixPort)
+
+    def adoptStreamPort(self, descriptor: int, family: int, factory: Any) -> NoReturn:
+        """Refuse: what systemd has passed is among them."""
+        raise LookupError("no such socket in this process")
+
+
 class InheritingReactor:
     """Stands in for the reactor in a worker: what is asked to listen accepts from the socket that was inherited for it.
 
@@ -161,11 +216,19 @@ class InheritingReactor:
         return self._reactor.adoptStreamPort(self._descriptor, family, factory)
 
 
+class SucceedingReactor(InheritingReactor):
+    """The same for a port of the supervisor before this one: nobody else will remove the file of a Unix socket."""
+
+    def listenUNIX(self, address: Any, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: int = 0) -> Any:
+        """Accept (see `twisted.internet.interfaces.IReactorUNIX`)."""
+        return inheritUnixPort(self._reactor, self._descriptor, factory)
+
+
 @implementer(IStreamServerEndpoint)
 class InheritedEndpoint:
     """Listens on an inherited socket whatever it is, where an endpoint string names one that only the supervisor can find."""
 
-    def __init__(self, reactor: InheritingReactor) -> None:
+    def __init__(self, reactor: InheritingReactor | HeirReactor) -> None:
         self._reactor = reactor
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:

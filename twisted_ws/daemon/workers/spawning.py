@@ -168,16 +168,30 @@ class AdoptedProcess:
             self._process: int | None = os.pidfd_open(pid)
         except OSError:
             self._process = None  # it has ended, and its number may be another's soon
-        self._streams = [_Readable(each, partial(self._came, number), reactor) for number, each in streams.items()]
+        self._streams = {number: _Readable(each, partial(self._came, number), reactor) for number, each in streams.items()}
 
     def begin(self) -> None:
         """Read what it says, and notice its end."""
-        for each in self._streams:
-            self._reactor.addReader(each)
+        self.resume()
         if self._process is None:
             self._reactor.callLater(0, self._tell)
         else:
             self._reactor.addReader(_Readable(self._process, self._hasEnded, self._reactor))
+
+    def streams(self) -> dict[int, int]:
+        """See `WorkerProcess.streams`."""
+        return {number: each.fileno() for number, each in self._streams.items()}
+
+    def pause(self) -> bytes:
+        """See `WorkerProcess.pause`."""
+        for each in self._streams.values():
+            self._reactor.removeReader(each)
+        return self._log.begun
+
+    def resume(self) -> None:
+        """End that."""
+        for each in self._streams.values():
+            self._reactor.addReader(each)
 
     def _came(self, number: int, stream: _Readable) -> None:
         try:
@@ -188,7 +202,7 @@ class AdoptedProcess:
             data = b""
         if not data:
             stream.close()
-            self._streams.remove(stream)
+            del self._streams[number]
         elif number == LOG:
             self._log.dataReceived(data)
         else:
@@ -324,8 +338,9 @@ class Launcher:
             worker: the worker.
             pid: its number.
             connection: the stream of its link.
-            streams, begun: see `AdoptedProcess`.
+            streams: see `AdoptedProcess`.
             hand: what it is sent descriptors by.
+            begun: see `AdoptedProcess`.
         """
         worker.line = link = self._makeLink(worker)
         socketOfHand = None if hand is None else socket.socket(fileno=hand)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from twisted_ws.daemon.process import ProcessDaemon
@@ -10,7 +10,10 @@ from twisted_ws.daemon.settings import Settings
 
 
 def daemonFor(
-    settings: Settings, runner: MutableMapping[str, Any] | None = None, again: Callable[[], Settings] | None = None
+    settings: Settings,
+    runner: MutableMapping[str, Any] | None = None,
+    again: Callable[[], Settings] | None = None,
+    given: Sequence[str] | None = None,
 ) -> ProcessDaemon:
     """Return the daemon for these settings.
 
@@ -18,6 +21,7 @@ def daemonFor(
         settings: what to run.
         runner: see `ProcessDaemon`.
         again: returns the settings of later; None: they stay.
+        given: the arguments that they come from; None: from none.
 
     Raises:
         ConfigurationError: see `ProcessDaemon`.
@@ -26,4 +30,4 @@ def daemonFor(
         return ProcessDaemon(settings, runner, again=again)
     from twisted_ws.daemon.workers.supervisor import Supervisor
 
-    return Supervisor(settings, runner, again=again)
+    return Supervisor(settings, runner, again=again, given=given)

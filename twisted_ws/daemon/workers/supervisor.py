@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable, Generator, MutableMapping, Sequence
+import socket
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IListeningPort
@@ -14,12 +16,18 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_ws import __version__
+from twisted_ws.daemon import systemd
+from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.daemon.loading.authenticators import ISSUERS, changed, makeAuthenticators
 from twisted_ws.daemon.loading.engines import engineMaker
 from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce, _exitWithError
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import KEYS, Settings
+from twisted_ws.daemon.succession.keeper import END, NEXT
+from twisted_ws.daemon.succession.offer import Offer, become
+from twisted_ws.daemon.succession.will import FIRST, HUB, VERSION, Place, Will
 from twisted_ws.daemon.systemd import notify
 from twisted_ws.daemon.workers.control import ControlSocket
 from twisted_ws.daemon.workers.cores import cores
@@ -131,6 +139,11 @@ class HeldListener(Listener):
 
     port: HeldPort | HeldUnixPort | None
 
+    def sockets(self) -> list[int]:
+        """Return the descriptors of its sockets."""
+        assert self.port is not None  # it listens
+        return self.port.descriptors()
+
     def listen(self) -> bool:
         """Bind and listen.
 
@@ -159,9 +172,13 @@ class Supervisor(ProcessDaemon):
         runner: the options of twistd or twist; None under another runner.
         reactor: the reactor; None for the global one.
         again: see `Daemon`.
+        given: the arguments that the settings come from; None: from none, so no other process can be started like this one.
 
     Attributes:
         crew: the workers.
+        program: the path of the program that was started.
+        directory: where it was started.
+        reactor: the reactor.
         exitCode: 1 if no worker could start.
 
     Raises:
@@ -178,17 +195,23 @@ class Supervisor(ProcessDaemon):
         runner: MutableMapping[str, Any] | None = None,
         reactor: Any = None,
         again: Callable[[], Settings] | None = None,
+        given: Sequence[str] | None = None,
     ) -> None:
+        self._given = given
+        self.program = os.path.join(os.getcwd(), sys.argv[0])
+        self._offer: Offer | None = None
+        self._keeper: tuple[socket.socket, ...] = ()
         self.count = settings.workers or cores()
-        self._directory = os.getcwd()
+        self.directory = os.getcwd()
         self._wasTried = False
         self.exitCode = 0
         self._orders = b""
         super().__init__(settings, runner, reactor, again)
-        launcher = Launcher(self._reactor, self._makeLink, self._ended, self._descriptors)
+        self.reactor = self._reactor
+        self._launcher = launcher = Launcher(self._reactor, self._makeLink, self._ended, self._descriptors)
         self.crew = Crew(self.count, settings.limits, self._reactor, launcher.launch, lambda: self._orders, launcher.join)
         self.server.crew = self.crew
-        self._control = ControlSocket(settings.stateDirectory, self._reactor, self._reloadBySocket)
+        self._control = ControlSocket(settings.stateDirectory, self._reactor, self._reloadBySocket, self._upgradeBySocket)
 
     # What it is made of.
 
@@ -233,10 +256,15 @@ class Supervisor(ProcessDaemon):
     def _makeWebSocketListeners(self) -> list[Listener]:
         plain, secure = self._webSocketPlaces()
         self._warnOfPlainPorts(plain, secure)
-        holding = HoldingReactor(self._reactor, self.count)
         backlog = self.settings.limits.backlog
         factory: Any = _Workers()
-        return [HeldListener(place, factory, place in secure, self.server, holding, backlog) for place in plain + secure]
+        return [
+            HeldListener(place, factory, place in secure, self.server, self._holding(place), backlog) for place in plain + secure
+        ]
+
+    def _holding(self, place: ListenAddress) -> HoldingReactor:
+        """Return what binds and holds the sockets of a place."""
+        return HoldingReactor(self._reactor, self.count)
 
     def _makeLink(self, worker: Worker) -> Link:
         link = Link(self.server.runtime.turns, worker.name)
@@ -285,7 +313,7 @@ class Supervisor(ProcessDaemon):
         return Orders(
             settingsFor(settings, self.count),
             self.count,
-            self._directory,
+            self.directory,
             self.broadcastURL,
             self._credentials.requiresCredentials,
             sockets,
@@ -343,6 +371,8 @@ class Supervisor(ProcessDaemon):
         """Let all workers drain, then stop here; another SIGINT or SIGTERM ends all processes."""
         self._beginToStop(self._endNow)
         self.server.isEnding = True
+        if self._offer is not None:
+            self._offer.abort("The server is stopping.")
         yield self._control.stop()
         yield self._stopListening(self._webSocketListeners)
         yield self._stopOutbox()
@@ -390,6 +420,8 @@ class Supervisor(ProcessDaemon):
 
     async def _reloadBySocket(self, services: bool) -> list[str]:
         """Do what ``twisted-ws reload`` asks for, and return what is wrong."""
+        if self._offer is not None:
+            return [_UPGRADING]
         if not services:
             return await self._reloadEverywhere()
         try:
@@ -424,6 +456,153 @@ class Supervisor(ProcessDaemon):
                 names=", ".join(stays),
                 event="reload.incomplete",
             )
+
+    # The move to another supervisor (`twisted_ws.daemon.succession.offer.Offer`).
+
+    async def _upgradeBySocket(self, asker: int) -> list[str]:
+        """Give everything to a new supervisor, as ``twisted-ws upgrade`` asks; if that fails, return what is wrong."""
+        if self._offer is not None:
+            return [_UPGRADING]
+        notify("RELOADING=1")
+        self._offer = offer = Offer(self, asker)
+        try:
+            await offer.run()
+        except ConfigurationError as error:
+            self._log.error("The old server goes on: {reason}", reason=str(error), event="upgrade.failed")
+            return [f"The old server goes on: {error}"]
+        finally:
+            self._offer = None
+            notify("READY=1")
+        return []
+
+    def will(self) -> tuple[Will, list[int]]:
+        """Return what a new supervisor is told, and the descriptors that it gets.
+
+        Raises:
+            ConfigurationError: it could not be started like this one.
+        """
+        runner = self._runner
+        if self._given is None or "fileLogObserverFactory" in runner:
+            raise ConfigurationError("Only a server that was started with twistd or twisted-ws can be upgraded: restart it.")
+        if runner.get("logger") or runner.get("syslog"):
+            raise ConfigurationError("A server that was started with --logger or --syslog cannot be upgraded: restart it.")
+        descriptors: list[int] = []
+        places = [
+            Place(each.place.option, each.place.where, each.place.interface, _numbered(descriptors, each.sockets()))
+            for each in self._listeners
+            if each.port is not None
+        ]
+        control = [] if self._control.port is None else _numbered(descriptors, [self._control.port.fileno()])
+        lock = [] if self._history is None else _numbered(descriptors, [self._history.lock])
+        will = Will(
+            version=VERSION,
+            hub=HUB,
+            program=self.program,
+            arguments=list(self._given),
+            directory=os.getcwd(),
+            logFile=self._logPath,
+            endsBySignal=self._endsBySignal,
+            reactor=self._reactor.__class__.__module__,
+            process=self._process,
+            before=__version__,
+            places=places,
+            control=control[0] if control else -1,
+            historyFile="" if self._history is None else self._history.path,
+            lock=lock[0] if lock else -1,
+            fixed=self.fixed(),
+        )
+        return will, descriptors
+
+    _process = property(lambda self: os.getpid())
+    _endsBySignal = property(lambda self: bool(self._runner))
+
+    def fixed(self) -> dict[str, str]:
+        """Return the settings that a new supervisor must have, too."""
+        settings = self.settings
+        return {"workers": str(self.count), "engine": settings.engine, "state-directory": settings.stateDirectory or ""}
+
+    def keeperEnds(self) -> tuple[int, int]:
+        """Return the descriptors of the stream between the process that keeps our number and the supervisor; -1 for a far one."""
+        if systemd.keeper is not None:
+            return -1, systemd.keeper.fileno()
+        for each in self._keeper:
+            each.close()
+        self._keeper = socket.socketpair()
+        return self._keeper[0].fileno(), self._keeper[1].fileno()
+
+    def becomeKeeper(self, child: int) -> NoReturn:
+        """End what this process is: it keeps its number for the new supervisor, or ends if another one does."""
+        if systemd.keeper is not None:
+            systemd.keeper.send(NEXT + str(child).encode() + END)
+            os._exit(0)
+        pidfile = self._runner.get("pidfile") or ""
+        become(self._keeper[0].fileno(), child, self.program, os.path.abspath(pidfile) if pidfile else "")
+
+    def holdPorts(self) -> None:
+        """Accept nothing here; what comes waits."""
+        for port in self._ours():
+            port.stopReading()
+
+    def releasePorts(self) -> None:
+        """End that."""
+        for port in self._ours():
+            self.server.gate.resume(port)
+            port.startReading()
+
+    def _ours(self) -> list[Any]:
+        ports = [each.port for each in self._broadcastListeners] + [self._control.port]
+        return [each for each in ports if each is not None]
+
+    def stopOutbox(self) -> Deferred[Any]:
+        """Publish no more from the outbox."""
+        return self._stopOutbox()
+
+    def startOutbox(self) -> None:
+        """End that."""
+        if self.outbox is not None and self.running and not self.server.isEnding:
+            self.outbox.startService()
+
+    @property
+    def isQuiet(self) -> bool:
+        """Whether no message is on its way to a worker."""
+        return self._hub is None or self._hub.isQuiet
+
+    def standing(self, links: Sequence[Link]) -> tuple[int | None, list[Any]]:
+        """Return what the hub says of itself and of workers (see `Hub.standing`)."""
+        return (None, [None] * len(links)) if self._hub is None else self._hub.standing(links)
+
+    def records(self, links: Sequence[Link]) -> Iterator[Any]:
+        """Yield what engine and hub keep; nothing may be published until `thaw`."""
+        if self._hub is not None and self._engine is not None:
+            yield from self._engine.records()
+            yield from self._hub.moving(links)
+
+    def thaw(self) -> None:
+        """Go on after `records`."""
+        if self._engine is not None:
+            self._engine.thaw()
+
+    def addresses(self) -> list[Any]:
+        """Return the addresses that workers report."""
+        return self._addresses.known()
+
+    def placed(self, connections: Iterable[Any]) -> Iterator[tuple[list[str], Any]]:
+        """Yield the plain ports by which connections to the broadcast site have come, and these."""
+        ports = {id(each.factory): each.place for each in self._broadcastListeners if not each.secure}
+        for each in connections:
+            place = ports.get(id(each.site))
+            if place is not None:
+                yield [place.option, place.where, place.interface], each
+
+
+_UPGRADING = "The server is being upgraded: wait until that has ended."
+
+
+def _numbered(descriptors: list[int], more: Sequence[int]) -> list[int]:
+    """Add descriptors to all that are passed on, and return the numbers that they will have."""
+    first = FIRST + len(descriptors)
+    descriptors += more
+    return list(range(first, first + len(more)))
 
 
 class _Workers(Factory):

@@ -28,7 +28,7 @@ from twisted_ws.web.http.timeout import Timeout
 from twisted_ws.wire.door.handshake import isUpgrade
 from twisted_ws.wire.door.head import BadHead, RequestHead, emptyLines, headEnd, parseHead
 from twisted_ws.wire.loop.backlog import Holding
-from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, peerOf, sending
+from twisted_ws.wire.loop.transports import abort, finishWriting, hasTLS, hasUnread, innermost, peerOf, sending
 from twisted_ws.wire.loop.turns import QUANTUM, TURN
 from twisted_ws.wire.tls.transport import reportFailure
 from twisted_ws.wire.websocket.closing import getsOn
@@ -96,6 +96,8 @@ class HttpConnection(HTTPChannel):
     _size = 0  # bytes of the current answer
     _unread: Holding | None = None  # in `HttpSite.backlog`, while the peer is behind
     _unreadOf: tuple[str, bytes] | None = None  # the client and the path of what it has not read
+    _isHeld = False  # whether no further request is begun
+    _isLent = False  # whether a stream has the transport
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -199,7 +201,7 @@ class HttpConnection(HTTPChannel):
     def _step(self) -> bool:
         """Take one head or one piece of a body; return whether there may be more to do."""
         try:
-            if self._state is HEAD and (self._input or self._given) and not self._waitingForTransport:
+            if self._state is HEAD and (self._input or self._given) and not self._waitingForTransport and not self._isHeld:
                 return self._takeHead()
             if self._state is BODY:
                 return self._takeBody()
@@ -365,6 +367,9 @@ class HttpConnection(HTTPChannel):
         self._awaitRequest()
 
     def _awaitRequest(self) -> None:
+        if self._isHeld:
+            self._rest()
+            return
         self._idle = True
         self._deadline.set(self.site.limits.keepAlive)
         self._resumeReading()
@@ -431,7 +436,7 @@ class HttpConnection(HTTPChannel):
             self._networkProducer.resumeProducing()
 
     def _resumeReading(self) -> None:
-        if self._paused and not self._waitingForTransport:
+        if self._paused and not self._waitingForTransport and not (self._isHeld and self._state is HEAD):
             self._paused = False
             self._networkProducer.resumeProducing()
 
@@ -439,13 +444,52 @@ class HttpConnection(HTTPChannel):
 
     def lend(self) -> Any:
         """Return the transport to a borrower that writes to it, at its own pace, until `reclaim`."""
+        self._isLent = True
         self._networkProducer.unregisterProducer()  # type: ignore[attr-defined]
         return self.transport
 
     def reclaim(self) -> None:
         """Take back the writing side of the transport, from which the borrower has unregistered its producer."""
+        self._isLent = False
         if self._state is not LOST:
             self._networkProducer.registerProducer(self, True)  # type: ignore[attr-defined]
+
+    # The move of the whole site to another process
+
+    def hold(self) -> None:
+        """Begin no further request, and read none, until `goOn`; one that has begun goes on."""
+        self._isHeld = True
+        if self._state is HEAD:
+            self._rest()
+
+    def goOn(self) -> None:
+        """End that."""
+        self._isHeld = False
+        if self._state is HEAD:
+            self._awaitRequest()
+
+    def _rest(self) -> None:
+        self._deadline.clear()
+        self._pauseReading()
+
+    @property
+    def isBusy(self) -> bool:
+        """Whether a request is being read or answered; an event stream is none."""
+        return not self._isLent and (self._state in (ADMITTING, BODY, ANSWERING) or self._waitsForTurn)
+
+    def moving(self) -> tuple[int, bytes] | None:
+        """Return the descriptor and what has come of the next request; None if the connection cannot go on elsewhere."""
+        transport = self.transport
+        if self._state is not HEAD or self._hasEnded or self._waitingForTransport or hasTLS(transport):
+            return None
+        if self._given is not None or innermost(transport) is not transport:
+            return None
+        return transport.fileno(), bytes(self._input)
+
+    def turnAway(self) -> None:
+        """Refuse a request that is not being answered yet: nobody will answer it here."""
+        if self._state in (ADMITTING, BODY):
+            self._refuse(HttpError(503, "The server is being replaced.", headers=retryAfter()))
 
     # Ending
 

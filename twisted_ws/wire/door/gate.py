@@ -179,6 +179,11 @@ class Gate:
         """Note a connection of an essential port that was let in; `release` forgets it."""
         self._essentials[connection] = None
 
+    @property
+    def essentials(self) -> tuple[Essential, ...]:
+        """The connections that were enrolled, oldest first."""
+        return tuple(self._essentials)
+
     def makePlace(self) -> bool:
         """Drop some of the essential connections that wait for their peers, oldest first; return whether there were any."""
         waiting = [each for each in islice(self._essentials, LOOKED_AT) if each.waitsForPeer][:DROPPED]

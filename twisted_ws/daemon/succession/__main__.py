@@ -1,0 +1,10 @@
+"""``python -m twisted_ws.daemon.succession``: a supervisor that takes over, which only the one before it starts."""
+
+from __future__ import annotations
+
+import sys
+
+from twisted_ws.daemon.succession.heir import main
+
+if __name__ == "__main__":
+    sys.exit(main())
