@@ -23,13 +23,23 @@ from twisted_ws.daemon.workers.control import ControlSocket, ask, controlSockets
 from twisted_ws.errors import ConfigurationError
 
 
+SERVICES = {"reload": "services"}
+CERTIFICATES = {"reload": "certificates"}
+
+
 class ControlTests(TestCase):
     def setUp(self) -> None:
         self.directory = self.enterContext(tempfile.TemporaryDirectory(prefix="ws-"))
         self.asked: list[bool] = []
+        self.askers: list[str] = []
         self.wrong: list[str] = []
-        self.control = ControlSocket(self.directory, reactor, self.reload)
+        self.control = ControlSocket(self.directory, reactor, self.reload, self.upgrade)
         self.addCleanup(self.control.stop)
+
+    async def upgrade(self, asker: int) -> list[str]:
+        with socket.socket(fileno=os.dup(asker)) as connection:
+            self.askers.append(os.fsdecode(connection.getsockname()))
+        return self.wrong
 
     async def reload(self, services: bool) -> list[str]:
         self.asked.append(services)
@@ -44,9 +54,9 @@ class ControlTests(TestCase):
         path = f"{self.directory}/control.{process}"
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         assert list(controlSockets(self.directory)) == [process]
-        assert await deferToThread(ask, self.directory, process, False) == []
+        assert await deferToThread(ask, self.directory, process, CERTIFICATES) == []
         self.wrong = ["The certificate is gone."]
-        assert await deferToThread(ask, self.directory, process, True) == self.wrong
+        assert await deferToThread(ask, self.directory, process, SERVICES) == self.wrong
         assert self.asked == [False, True]
         await self.control.stop()
         assert list(controlSockets(self.directory)) == []
@@ -67,7 +77,7 @@ class ControlTests(TestCase):
         """A reload that fails inside the server is in its log, and whoever asked is told that it is there."""
         self.control.listen()
         self.wrong = ["a bug"]
-        said = await deferToThread(ask, self.directory, os.getpid(), False)
+        said = await deferToThread(ask, self.directory, os.getpid(), CERTIFICATES)
         assert said == ["The server has failed; its log says why."]
         assert len(self.flushLoggedErrors(RuntimeError)) == 1
 
@@ -93,7 +103,7 @@ def test_whereItCannotBe(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 120)
     for directory, why in ((tmp_path / "file", "File exists"), (long, "its path would be too long")):
         with capturedLogs() as events:
-            ControlSocket(str(directory), reactor, None).listen()  # type: ignore[arg-type]
+            ControlSocket(str(directory), reactor, None, None).listen()  # type: ignore[arg-type]
         (said,) = map(formatEvent, events)
         assert said.startswith("There is no control socket ")
         assert why in said
@@ -139,7 +149,7 @@ def test_aServerThatIsStopped(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_noAnswer(place: Path) -> None:
     """A server that is not there, or that ends before it answers, is an error that names it."""
     with pytest.raises(ConfigurationError, match=rf"Process 5 is not a server with workers that uses {place}\."):
-        ask(str(place), 5, True)
+        ask(str(place), 5, SERVICES)
 
 
 # The command.

@@ -1,8 +1,8 @@
 """What the first process of a server is after an upgrade: it keeps its number, for whoever has started it, watches or signals it.
 
-``python -I -S keeper.py STREAM CHILD [PIDFILE]`` with the descriptor of the stream to the supervisor and the number of its process.
-Signals go on to it, what it says for systemd goes on to systemd, and when it ends, so does this one, in the same way. At the next
-upgrade it says which process is the supervisor from then on.
+``python -I -S keeper.py STREAM CHILD [PIDFILE]`` with the descriptor of the stream to the supervisor and the number of that
+process. Signals go on to it, what it says for systemd goes on to systemd, and when it ends, so does this one, in the same way. At
+the next upgrade it says which process is the supervisor from then on.
 
 It needs nothing but the standard library, so it is small, and no version of anything matters to it.
 """

@@ -33,7 +33,7 @@ from twisted_ws.daemon.workers.control import ControlSocket
 from twisted_ws.daemon.workers.cores import cores
 from twisted_ws.daemon.workers.crew import Crew, RollFailed, Worker
 from twisted_ws.daemon.workers.orders import Orders, settingsFor
-from twisted_ws.daemon.workers.sockets import HeldPort, HeldUnixPort, HoldingReactor
+from twisted_ws.daemon.workers.sockets import HeldPort, HeldUnixPort, HoldingReactor, InheritedHeldUnixPort
 from twisted_ws.daemon.workers.spawning import Launcher
 from twisted_ws.daemon.workers.trial import tryOut
 from twisted_ws.engines.hub.addresses import AddressCounts
@@ -137,7 +137,7 @@ class HeldListener(Listener):
         port: what holds its sockets.
     """
 
-    port: HeldPort | HeldUnixPort | None
+    port: HeldPort | HeldUnixPort | InheritedHeldUnixPort | None
 
     def sockets(self) -> list[int]:
         """Return the descriptors of its sockets."""
@@ -151,7 +151,7 @@ class HeldListener(Listener):
             ConfigurationError: it cannot, or this kind of endpoint makes its sockets in its own way.
         """
         begins = super().listen()
-        if begins and not isinstance(self.port, (HeldPort, HeldUnixPort)):
+        if begins and not isinstance(self.port, (HeldPort, HeldUnixPort, InheritedHeldUnixPort)):
             raise ConfigurationError(
                 f"--{self.place.option} {self.place.where} cannot be shared by workers: give a port, unix: or systemd:, or leave "
                 "out --workers."

@@ -1,0 +1,288 @@
+"""Whole servers that are replaced, supervisor and all, as real processes, while clients are connected."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hostile.moved import Crowd, Publications, versions
+from tests.daemon.test_handover_live import CONFIG, write
+from tests.daemon.workers.support import isGone, state
+from tests.live.nursery import BIN, run
+from tests.live.support import COMMAND, PATIENCE, Running, environment, running, until
+
+import twisted_ws
+
+PACKAGE = Path(twisted_ws.__file__).parent
+HEIR = "daemon/succession/heir.py"
+KINDS = {"raw": 20, "json": 20, "deflate": 10, "pattern": 5, "counter": 20, "stream": 10, "stream of a pattern": 5}
+
+
+def upgrade(place: Path, *arguments: str) -> tuple[int, str]:
+    """Run ``twisted-ws upgrade``, and return its exit code and what it says."""
+    command = [*COMMAND, "upgrade", "--state-directory", str(place / "state"), *arguments]
+    done = run(command, PATIENCE, cwd=place, env=environment(place), text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@contextmanager
+def server(count: int = 1, mayFail: bool = False, more: str = "", command: tuple[str, ...] = ()) -> Iterator[tuple[Running, Path]]:
+    """A server with workers, started by a program in a directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="ws-") as directory:
+        place = Path(directory)
+        write(place, "v0")
+        (place / "ws.toml").write_text(more + CONFIG.replace("WORKERS", str(count)))
+        options = {"command": command} if command else {}
+        with running(place, "--config", "ws.toml", "--listen", f"unix:{place}/s", mayFail=mayFail, **options) as started:
+            started.waitFor("listen")
+            yield started, place
+
+
+def children(process: int, word: bytes) -> list[int]:
+    """Return the children of a process that have a word in their command line."""
+    found = []
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
+            fields = state(int(number))
+        except OSError:
+            continue
+        if int(fields[1]) == process and word in words and fields[0] != "Z":
+            found.append(int(number))
+    return found
+
+
+def supervisor(daemon: Running) -> int:
+    """Return the number of the process that is the supervisor now: the first one, or a child of it that took its place."""
+    found = children(daemon.process.pid, b"twisted_ws.daemon.succession")
+    return found[0] if found else daemon.process.pid
+
+
+def workers(daemon: Running) -> set[int]:
+    """Return the numbers of its workers."""
+    return set(children(supervisor(daemon), b"twisted_ws.daemon.workers"))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_nobodyNotices(count: int) -> None:
+    """Over upgrades of the whole server, no connection is closed, loses a message or gets one twice; new code answers on it.
+
+    No request to publish fails, though all come over one connection, and the number of the process stays.
+    """
+    with server(count) as (daemon, place):
+        port, http = daemon.port("ws"), daemon.port("http")
+        with Crowd(port, KINDS, 5, 0.2) as crowd, Publications(http, 5, 100, 100) as publications:
+            for number in range(1, 4):
+                before, old = supervisor(daemon), workers(daemon)
+                write(place, f"v{number}")
+                code, said = upgrade(place)
+                assert (code, said) == (0, f"process {daemon.process.pid}: the server has been replaced\n"), said
+                assert supervisor(daemon) not in (before, daemon.process.pid)
+                assert len(workers(daemon)) == count
+                assert not old & workers(daemon)
+                crowd.askAll()
+                assert versions(crowd.clients) == {f"v{number}"}
+            publications.stop()
+            assert publications.wrong == ""
+            tallies = crowd.rest(publications.counts)
+        assert {kind: (tally.clients, tally.isWhole) for kind, tally in tallies.items()} == {
+            kind: (number, True) for kind, number in KINDS.items()
+        }, tallies
+        assert daemon.states.count("READY=1") >= 4  # for systemd, by the process that it knows
+        last = supervisor(daemon)
+        assert daemon.stop() == -signal.SIGTERM  # as twistd ends
+        assert isGone(last)
+        assert not (place / "s").exists()
+        assert os.listdir(place / "state") == [] or not list((place / "state").glob("control.*"))
+
+
+def ask(daemon: Running, path: str, body: bytes | None = None, *headers: tuple[str, str]) -> dict[str, object]:
+    """Return what the broadcast site answers."""
+    request = urllib.request.Request(f"http://127.0.0.1:{daemon.port('http')}{path}", body, dict(headers))
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE) as response:
+        found: dict[str, object] = json.loads(response.read())
+        return found
+
+
+def test_whatIsKnown() -> None:
+    """History, numbering, answers to idempotency keys and who is present are there after an upgrade, and nobody seems to come or go."""
+    with server() as (daemon, place), daemon.client("/channels", subprotocols=["twisted-ws.v1"]) as client:  # type: ignore[list-item]
+        client.send('{"type": "subscribe", "channel": "a", "presence": true}')
+        assert json.loads(client.recv(PATIENCE))["type"] == "subscribed"
+        key = ("Idempotency-Key", "once")
+        first = ask(daemon, "/channels/a", b"one", key)
+        ask(daemon, "/channels/a", b"two")
+        assert upgrade(place)[0] == 0
+        assert ask(daemon, "/channels/a", b"one", key) == first
+        third = ask(daemon, "/channels/a", b"three")
+        assert [each["data"] for each in ask(daemon, "/api/channels/a/history")["messages"]] == ["one", "two", "three"]  # type: ignore[attr-defined]
+        assert str(third["id"]).partition(":")[0] == str(first["id"]).partition(":")[0]
+        said = [json.loads(client.recv(PATIENCE)) for _ in range(3)]
+        assert [each.get("data") for each in said] == ["one", "two", "three"]
+
+
+def test_otherSettings() -> None:
+    """An upgrade takes over settings that a reload does not reach, such as a port and a limit; the old port is closed then."""
+    with server(more='metrics-port = "0"\n') as (daemon, place), daemon.client("/counter") as client:
+        config = place / "ws.toml"
+        config.write_text(config.read_text().replace("[limits]", "[limits]\nhistoryMessages = 1"))
+        assert upgrade(place)[0] == 0
+        ask(daemon, "/channels/a", b"one")
+        ask(daemon, "/channels/a", b"two")
+        assert len(ask(daemon, "/api/channels/a/history")["messages"]) == 1  # type: ignore[arg-type]
+        client.send("next")
+        assert client.recv(PATIENCE) == "1 v0"
+
+
+# A new version that does not work.
+
+
+class Release:
+    """A version of the package in a directory of its own, with the program's name in front of it."""
+
+    def __init__(self, place: Path) -> None:
+        self.package = place / "new" / "twisted_ws"
+        self.bin = place / "bin"
+        self._python = self.bin / Path(sys.executable).name
+        self.bin.mkdir()
+        for name in ("twistd", "twisted-ws"):
+            shutil.copy(BIN / name, self.bin / name)
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """What starts a server."""
+        return (str(self.bin / "twistd"), "--pidfile=", "-n", "wsservice")
+
+    def install(self) -> None:
+        """Let the next process be of this version, 99.0."""
+        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        self.change("__init__.py", f'"{twisted_ws.__version__}"', '"99.0"')
+        self._python.write_text(f'#!/bin/sh\nPYTHONPATH="{self.package.parent}" exec "{sys.executable}" "$@"\n')
+        self._python.chmod(self._python.stat().st_mode | stat.S_IXUSR)
+
+    def change(self, module: str, old: str, new: str) -> None:
+        """Change the text of a module."""
+        path = self.package / module
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ws-") as directory:
+        yield Path(directory)
+
+
+def test_anotherEnvironment(place: Path) -> None:
+    """A new version in another place takes over, if the path of the program leads there now."""
+    release = Release(place)
+    with server(command=release.program) as (daemon, where), daemon.client("/counter") as client:
+        release.install()
+        assert upgrade(where)[0] == 0
+        daemon.waitFor(f"twisted_ws 99.0 has taken over from {twisted_ws.__version__}")
+        client.send("next")
+        assert client.recv(PATIENCE) == "1 v0"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        pytest.param("ONCE = 1.0", 'raise RuntimeError("does not work")', "RuntimeError: does not work", id="at import"),
+        pytest.param("        self._tryOrStop()\n", "        1 / 0\n", "ZeroDivisionError", id="at start"),
+        pytest.param('self._stream.send("ready")', "os.abort()", "SIGABRT", id="as it begins to run"),
+        pytest.param('self._stream.send("have")', "1 / 0", "ZeroDivisionError", id="when it has everything"),
+        pytest.param('self._stream.send("have")', "os.abort()", "SIGABRT", id="a death when it has everything"),
+        pytest.param("worker = Worker(", "worker = Werker(", "NameError", id="in the middle"),
+    ],
+)
+def test_aVersionThatFails(place: Path, old: str, new: str, why: str) -> None:
+    """Wherever a new version fails before it has taken over, the old one goes on, nobody notices, and the command says why."""
+    release = Release(place)
+    with server(2, mayFail=True, command=release.program) as (daemon, where):
+        release.install()
+        release.change(HEIR, old, new)
+        before = workers(daemon)
+        with (
+            Crowd(daemon.port("ws"), {"raw": 20, "counter": 20}, 5, 0.2) as crowd,
+            Publications(daemon.port("http"), 5, 100) as publications,
+        ):
+            code, said = upgrade(where)
+            assert (code, "The old server goes on" in said, why in said) == (1, True, True), said
+            daemon.waitFor("The old server goes on")
+            assert supervisor(daemon) == daemon.process.pid
+            crowd.askAll()
+            publications.stop()
+            assert publications.wrong == ""
+            tallies = crowd.rest(publications.counts)
+        assert all(each.isWhole for each in tallies.values()), tallies
+        assert workers(daemon) == before
+        (release.package / HEIR).write_text((PACKAGE / HEIR).read_text())
+        assert upgrade(where)[0] == 0  # once it is mended
+
+
+def test_mistakesOfTheOperator() -> None:
+    """A mistake in the configuration, a port that is taken, a service that cannot be made, a setting that has to stay: all say so."""
+    with server(2) as (daemon, place), daemon.client("/counter") as client:
+        config, service = (place / "ws.toml"), (place / "rooms.py")
+        right, code = config.read_text(), service.read_text()
+        taken = daemon.port("http")
+        for text, why in (
+            ("nonsense = 1\n" + right, "nonsense"),
+            (f'listen = ["tcp:{taken}:interface=127.0.0.1"]\n' + right, str(taken)),
+            (right.replace("workers = 2", "workers = 3"), "A change of workers takes effect only after a restart."),
+        ):
+            config.write_text(text)
+            exitCode, said = upgrade(place)
+            assert (exitCode, why in said) == (1, True), said
+        config.write_text(right)
+        service.write_text("import nothing_like_that")
+        exitCode, said = upgrade(place)
+        assert (exitCode, "nothing_like_that" in said) == (1, True), said
+        service.write_text(code)
+        client.send("next")
+        assert client.recv(PATIENCE) == "1 v0"
+
+
+def test_stoppedMeanwhile(place: Path) -> None:
+    """A server that is stopped while its successor hangs stops as always, and the successor with it."""
+    release = Release(place)
+    with server(command=release.program) as (daemon, where):
+        release.install()
+        release.change(HEIR, "ONCE = 1.0", "open('hangs', 'w').close(); time.sleep(1000)")
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(upgrade, where)
+            until((where / "hangs").exists)
+            (heir,) = children(daemon.process.pid, b"twisted_ws.daemon.succession")
+            assert daemon.stop() == -signal.SIGTERM
+            assert asked.result()[0] != 0
+        until(lambda: isGone(heir))
+
+
+def test_killed() -> None:
+    """If the process is killed that the world knows, the server ends with it, as one that was never upgraded does."""
+    with server() as (daemon, place):
+        assert upgrade(place)[0] == 0
+        last, before = supervisor(daemon), workers(daemon)
+        daemon.signal(signal.SIGKILL)
+        until(lambda: isGone(last))
+        until(lambda: all(map(isGone, before)))
+
+
+def test_withoutWorkers(place: Path) -> None:
+    """A server without workers is not found, and the command says so with exit code 3."""
+    code, said = upgrade(place)
+    assert (code, "no server with workers" in said) == (3, True)
