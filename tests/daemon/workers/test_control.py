@@ -22,7 +22,6 @@ from twisted_ws.daemon.workers import control
 from twisted_ws.daemon.workers.control import ControlSocket, ask, controlSockets
 from twisted_ws.errors import ConfigurationError
 
-
 SERVICES = {"reload": "services"}
 CERTIFICATES = {"reload": "certificates"}
 
