@@ -43,6 +43,7 @@ from twisted_ws.daemon.workers.worker import _install as installReactor
 from twisted_ws.engines.historyfile import HistoryFile, recordsOf
 from twisted_ws.engines.snapshot import Here, Leaving, Watched
 from twisted_ws.errors import ConfigurationError, ServiceError
+from twisted_ws.web.http.connection import HttpConnection
 
 # Seconds in which a second SIGTERM is taken for the first one: some send it to all processes of a server, and one of these passes
 # it on.
@@ -152,8 +153,10 @@ class Heir(Supervisor):
                 self._stream.close()
                 self._begins()
         except Exception as error:
-            if kind == "go":
+            if kind == "go":  # the old one is gone: whoever watches the server starts it anew
                 self._log.failure("the new supervisor has failed", event="upgrade.broken")
+                self.exitCode = 1
+                self._reactor.stop()
             else:
                 fail(self._stream, error)
 
@@ -198,7 +201,6 @@ class Heir(Supervisor):
         self.startService()
         for each in self._broadcastListeners:
             if each.port is not None:
-                self.server.gate.resume(each.port)
                 each.port.startReading()
         for place, data, descriptor in self._requests:
             self._serve(place, data, descriptor)
@@ -246,9 +248,9 @@ class Heir(Supervisor):
             if (each.place.option, each.place.where, each.place.interface) == place and not each.secure:
                 with socket.socket(fileno=os.dup(descriptor)) as found:
                     family = found.family
-                transport = self._reactor.adoptStreamConnection(descriptor, family, each.factory)
-                if data and transport is not None:
-                    transport.protocol.dataReceived(data)
+                protocol = self._reactor.adoptStreamConnection(descriptor, family, each.factory)
+                if data and isinstance(protocol, HttpConnection):
+                    protocol.dataReceived(data)
                 break
         os.close(descriptor)
 

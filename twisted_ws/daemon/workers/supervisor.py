@@ -546,7 +546,6 @@ class Supervisor(ProcessDaemon):
     def releasePorts(self) -> None:
         """End that."""
         for port in self._ours():
-            self.server.gate.resume(port)
             port.startReading()
 
     def _ours(self) -> list[Any]:
