@@ -17,7 +17,7 @@ run: $(VENV)/.run
 # they start.
 APART := tests/browser tests/live $(addprefix tests/,metrics/test_promtool.py test_docs.py test_packaging.py web/api/test_openapi.py) \
 	$(addprefix tests/outbox/test_,howto.py live.py) \
-	$(addprefix tests/daemon/,test_live.py test_logs_live.py test_tracing_live.py test_handover_live.py test_upgrade_live.py test_workers_live.py test_workers_life.py workers/test_trial.py) \
+	$(addprefix tests/daemon/,test_live.py test_logs_live.py test_tracing_live.py test_handover_live.py test_upgrade_live.py test_workers_live.py test_workers_life.py workers/test_trial.py succession) \
 	$(addprefix tests/client/test_,others.py programs.py publishing.py sync.py) \
 	$(addprefix tests/publisher/test_,django.py frameworks.py live.py packaging.py subscriptions.py) \
 	$(addprefix tests/engines/redis/,test_contract.py test_engine.py test_faults.py server/test_sentinel.py server/test_start.py) \

@@ -18,8 +18,9 @@ from twisted_ws.daemon.succession import keeper
 
 # Becomes the keeper of a child, as a supervisor does: keeper.py, the program of the child, and what follows.
 LAUNCH = """
-import os, socket, sys
+import os, signal, socket, sys
 program, child, *more = sys.argv[1:]
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM))
 ours, theirs = socket.socketpair()
 number = os.fork()
 if not number:
@@ -39,6 +40,7 @@ def say(number, frame):
         {then}
 for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):
     signal.signal(number, say)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM))
 os.write(int(sys.argv[1]), b"{said}")
 os.write(1, b"ready\\n")
 while True:
