@@ -68,7 +68,7 @@ def test_mistakes(keys):
     with pytest.raises(ConfigurationError, match="No such file"):
         SignedToken("ann", keyFile=keys / "nothing")()
     secretFile(keys, "short")
-    with pytest.raises(ConfigurationError, match="less than") as caught:
+    with pytest.raises(ConfigurationError, match="fewer than") as caught:
         SignedToken("ann", secretFile=keys / "secret")()
     assert "short" not in str(caught.value)
     for options in ({}, {"keyFile": "a", "secretFile": "b"}, {"keyFile": "a", "life": 0}):

@@ -191,7 +191,7 @@ class OAuth2:
                 return msgspec.json.decode(answer.body, type=_Token)
             why = msgspec.json.decode(answer.body, type=_Refused).error
         except (msgspec.DecodeError, RecursionError):
-            why = "its answer is not one of an authorization server"
+            why = "its answer is not that of an authorization server"
         raise ConnectFailed(f"{where} was asked for a token, and refused with {answer.status} ({printable(why, 100)})")
 
     def _fields(self) -> dict[str, str]:
