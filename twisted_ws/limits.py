@@ -130,7 +130,7 @@ class Limits:
         "messages/second",
         "1008, or 429 by HTTP",
         "over all connections of one user, whom an authenticator has found: more connections must not allow more. A burst "
-        "of one second is allowed; each worker counts for itself",
+        "of one second is allowed, at each worker",
         "no limit",
     )
     messageRatePerIp: int = _limit(

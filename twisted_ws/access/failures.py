@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Protocol
 
 from twisted_ws.access.buckets import TokenBuckets
 from twisted_ws.access.refusals import tooManyFailures
 from twisted_ws.limits import Limits
 from twisted_ws.wire.door.gate import addressKey
+
+# Wrong credentials of one address that count, of those that another process tells at once: more than lock it out for long.
+MOST_AT_ONCE = 1000
+
+
+class Census(Protocol):
+    """Tells other processes with the same clients what is counted here (`twisted_ws.engines.hub.rates`)."""
+
+    def failed(self, address: Hashable) -> None:
+        """Take note of wrong credentials from an address."""
 
 
 class Failures:
@@ -19,11 +30,15 @@ class Failures:
     Args:
         limits: the server's.
         clock: returns the seconds of a monotonic clock.
+
+    Attributes:
+        census: tells other processes with the same clients; None: there are none.
     """
 
-    __slots__ = ("_buckets",)
+    __slots__ = ("_buckets", "census")
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self.census: Census | None = None
         self._buckets = TokenBuckets(limits.authFailures / 60, limits.authFailures, clock)
 
     def check(self, address: str) -> None:
@@ -38,4 +53,12 @@ class Failures:
 
     def charge(self, address: str) -> None:
         """Count wrong credentials. Several may be looked at in the same moment: each counts."""
-        self._buckets.charge(addressKey(address))
+        key = addressKey(address)
+        self._buckets.charge(key)
+        if self.census is not None:
+            self.census.failed(key)
+
+    def add(self, address: Hashable, count: int) -> None:
+        """Count wrong credentials that another process has seen."""
+        for _ in range(min(count, MOST_AT_ONCE)):
+            self._buckets.charge(address)

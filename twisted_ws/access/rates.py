@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from twisted_ws.access.buckets import TokenBucket
 from twisted_ws.access.namespaces import PER_IP, PER_KEY, PER_USER, Namespaces
@@ -56,6 +56,14 @@ class Share(TokenBucket):
         if more:
             self._tokens += more * self._rate
 
+    def isBeyond(self, part: float) -> bool:
+        """Return whether more than this part of a burst is used."""
+        return self._burst - self._tokens > self._burst * part
+
+    def spend(self, count: int) -> None:
+        """Count events that have happened elsewhere; what there is no token for is owed."""
+        self._tokens = self.left() - count
+
     def isIdle(self, missed: float) -> bool:
         """Return whether a new one would allow as much; not yet if the server has stood still since the last look."""
         if missed != self._missed:
@@ -65,17 +73,34 @@ class Share(TokenBucket):
         return self.left() >= self._burst
 
 
+class Census(Protocol):
+    """Tells other processes with the same clients what is counted here (`twisted_ws.engines.hub.rates`).
+
+    Attributes:
+        workers: how many processes there are.
+    """
+
+    workers: int
+
+    def took(self, key: Hashable, rate: float) -> None:
+        """Take note of an event of somebody who has done more than this process' part of the rate."""
+
+
 class Rates:
-    """The shares of those who are active, by whatever they are counted by. Each process counts for itself.
+    """The shares of those who are active, by whatever they are counted by. Each process counts for itself, and for the `census`.
 
     Whoever has been idle for long enough to have a whole burst again is forgotten within seconds. No more than
     `Limits.rateKeys` are known at a time; beyond that, the one that was looked at longest ago begins anew.
 
     Args:
         runtime: the server's.
+
+    Attributes:
+        census: tells other processes; None: there are none.
     """
 
     wheelSlot: int | None = None
+    census: Census | None = None
 
     def __init__(self, runtime: Runtime) -> None:
         self._limits = runtime.limits
@@ -94,17 +119,29 @@ class Rates:
             rate: events a second; with another one than before, a key begins anew.
             excused: see `Share.excuse`.
         """
-        share = self._shares.get(key)
         missed = self._wheel.missedUntil(self._seconds())
+        share = self._share(key, rate, missed)
+        share.left()
+        share.excuse(excused, missed)
+        if not share.take():
+            return share.wait()
+        if self.census is not None and share.isBeyond(1 / self.census.workers):
+            self.census.took(key, rate)
+        return 0.0
+
+    def charge(self, key: Hashable, rate: float, count: int) -> None:
+        """Count events that another process has allowed; for the rest see `take`."""
+        self._share(key, rate, self._wheel.missedUntil(self._seconds())).spend(count)
+
+    def _share(self, key: Hashable, rate: float, missed: float) -> Share:
+        share = self._shares.get(key)
         if share is None or share.rate != rate:
             share = self._shares[key] = Share(rate, self._seconds, missed)
             if len(self._shares) > self._limits.rateKeys:
                 self._shares.popitem(last=False)
             elif self.wheelSlot is None:
                 self._wheel.after(self, LOOK)
-        share.left()
-        share.excuse(excused, missed)
-        return 0.0 if share.take() else share.wait()
+        return share
 
     def deadlineReached(self, now: float) -> None:
         """Forget some of those that are idle; called by the wheel."""

@@ -39,6 +39,7 @@ from twisted_ws.daemon.workers.trial import tryOut
 from twisted_ws.engines.hub.addresses import AddressCounts
 from twisted_ws.engines.hub.hub import Hub
 from twisted_ws.engines.hub.link import Link
+from twisted_ws.engines.hub.rates import RateCounts
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.metrics.collector import Collector
@@ -233,6 +234,7 @@ class Supervisor(ProcessDaemon):
     def _makeHub(self, runtime: Runtime) -> Any:
         limits, wheel = self.settings.limits, runtime.wheel
         self._addresses = AddressCounts(limits.maxConnectionsPerIp, self.count, wheel, runtime.turns)
+        self._rates = RateCounts()
         self._hub: Hub | None = None
         self._engine: MemoryEngine | None = None
         elsewhere = engineMaker(self.settings)
@@ -271,6 +273,7 @@ class Supervisor(ProcessDaemon):
         if self._hub is not None:
             self._hub.attach(link)
         self._addresses.attach(link)
+        self._rates.attach(link)
         return link
 
     def _ended(self, worker: Worker, how: str) -> None:

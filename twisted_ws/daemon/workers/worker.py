@@ -56,6 +56,7 @@ from twisted_ws.daemon.workers.sockets import InheritingReactor
 from twisted_ws.daemon.workers.spawning import HAND, LINK, LOG, SOCKETS, SUPERVISORS, connect, receive
 from twisted_ws.engines.hub.addresses import AddressShare
 from twisted_ws.engines.hub.link import Link
+from twisted_ws.engines.hub.rates import RateShare
 from twisted_ws.engines.hub.worker import HubEngine
 from twisted_ws.errors import ConfigurationError, ServiceError
 from twisted_ws.metrics.reports import report
@@ -122,6 +123,7 @@ class WorkerDaemon(Daemon):
             self._link.turns = server.runtime.turns
             if limit:
                 AddressShare(self._link, server.gate, limit, self._orders.workers)
+            RateShare(self._link, server.rates, server.identities.failures, self._orders.workers, self._reactor.callLater)
         return server
 
     def _engineFailed(self, failure: Failure) -> None:
