@@ -31,7 +31,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
-from tests.live.nursery import BIN, early, run, start
+from tests.live.nursery import BIN, early, run, standIn, start
 from tests.ports import freePort
 from twisted_ws.commands.main import COMMANDS
 
@@ -174,13 +174,18 @@ class Reader:
         self.server: Running | None = None
         self.application: Running | None = None
         self.clients: list[Running] = []
+        self._path = f"{BIN}:{os.environ['PATH']}"
         self.environment = {
             **early(os.environ),
-            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PATH": self._path,
             "HOME": str(directory),
             # A reader has pytest, and not what the tests of this package need beside it.
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
+        # What shells start of ours, and wait for, is there sooner.
+        self._programs = directory / ".programs"
+        self._programs.mkdir()
+        standIn(self._programs)
         # A terminal shows no progress, because the answer goes to it.
         (directory / ".curlrc").write_text("silent\nshow-error\n")
         for tool in ("bench", "tools"):
@@ -313,7 +318,7 @@ class Reader:
             [str(BIN / name), *arguments] if name else ["bash", "-c", command],
             PATIENCE,
             cwd=self.directory,
-            env=self.environment if name else {**self.environment, **_UNCOMPILED},
+            env=self.environment if name else {**self.environment, **_UNCOMPILED, "PATH": f"{self._programs}:{self._path}"},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.STDOUT,
         )

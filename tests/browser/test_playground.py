@@ -252,8 +252,7 @@ def test_withoutChannels(tab: Tab, tmp_path: Path) -> None:
         assert tab.messages == []
 
 
-@pytest.mark.parametrize("width", [1280, 390, 320])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390), ("light", 320)])
 def test_axe(tab: Tab, tmp_path: Path, scheme: str, width: int) -> None:
     """Axe finds nothing, and nothing is scrolled sideways, whether all is well or refused; 320 wide is 1280 at 400 %."""
 

@@ -116,19 +116,68 @@ def _nursery() -> socket.socket:
     """Return where to ask for processes; who has it lives as long as we do."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-    with theirs, open(os.devnull, "r+b") as nothing:
+    with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as public, open(os.devnull, "r+b") as nothing:
+        public.bind(_address())
+        asked = [theirs.fileno(), public.fileno()]
         # What it has not loaded are modules of a test, which the test may write anew in the same second.
-        command = [sys.executable, "-B", __file__, str(theirs.fileno())]
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=nothing, stdout=nothing, cwd="/")
+        command = [sys.executable, "-B", __file__, *map(str, asked)]
+        process = subprocess.Popen(command, pass_fds=asked, stdin=nothing, stdout=nothing, cwd="/")
         process.returncode = 0  # nobody waits for it
     return ours
 
 
-def _serve(asked: socket.socket) -> list[str]:
+def _address() -> str:
+    """Return where programs ask the nursery of this process."""
+    return f"\0twisted_ws tests: nursery of {os.getpid()}"
+
+
+def standIn(directory: Path) -> None:
+    """Write a ``twisted-ws`` into a directory that asks the nursery, for shells that start it; it is not for what runs on."""
+    _nursery()
+    path = directory / "twisted-ws"
+    text = _STAND_IN.replace("PYTHON", sys.executable).replace("ADDRESS", repr(_address()))
+    path.write_text(
+        text.replace("EARLY", repr(early(os.environ))).replace("NAMES", repr(_EARLY)).replace("REAL", repr(_PROGRAMS[1][0]))
+    )
+    path.chmod(0o755)
+
+
+# It starts in a fiftieth of the time. An interpreter that is told nothing of where it is finds the same one in any environment.
+_STAND_IN = """#!PYTHON -IS
+import json, os, signal, socket, sys
+
+command = [REAL, *sys.argv[1:]]
+early = {name: value for name, value in os.environ.items() if name.startswith(NAMES)}
+early.pop("PYTHONDONTWRITEBYTECODE", None)  # as the nursery itself
+try:
+    os.fstat(0), os.fstat(1), os.fstat(2)
+except OSError:
+    early = None  # a stream is closed
+if early != EARLY:
+    os.execv(command[0], command)
+news, told = os.pipe()
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nursery:
+    nursery.connect(ADDRESS)
+    request = {"command": command, "cwd": os.getcwd(), "env": dict(os.environ)}
+    socket.send_fds(nursery, [json.dumps(request).encode()], [0, 1, 2, told])
+os.close(told)
+child = int.from_bytes(os.read(news, 4), sys.byteorder)
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: os.kill(child, number))
+code = os.waitstatus_to_exitcode(int.from_bytes(os.read(news, 4), sys.byteorder))
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+def _serve(asked: socket.socket, public: socket.socket) -> list[str]:
     """Fork a process for each request, and return its command in it."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
     while True:
-        message, descriptors, _, _ = socket.recv_fds(asked, 1 << 20, 4)
+        (ready, *_), _, _ = select.select([asked, public], [], [])
+        message, descriptors, _, _ = socket.recv_fds(ready, 1 << 20, 4)
         if not message:
             raise SystemExit
         if os.fork() == 0:
@@ -136,6 +185,7 @@ def _serve(asked: socket.socket) -> list[str]:
         for each in descriptors:
             os.close(each)
     asked.close()
+    public.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     told = descriptors[3]
     if not (child := os.fork()):
@@ -176,4 +226,4 @@ if __name__ == "__main__":
     # A process that collects, as each does at its end, would go through all of that, and have it copied.
     gc.collect()
     gc.freeze()
-    _run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    _run(_serve(*(socket.socket(fileno=int(each)) for each in sys.argv[1:])))

@@ -65,7 +65,7 @@ class Bad(ChannelService):
 """
 KINDS = {
     "site": 'type = "jwt"\nsecret-file = "site.key"\nissuer = "site"\nsources = ["header", "subprotocol", "cookie:t", "query:t"]',
-    "provider": 'type = "jwt"\njwks = "{back}/jwks"\nissuer = "provider"\naudience = "push"\ndeadline = 1',
+    "provider": 'type = "jwt"\njwks = "{back}/jwks"\nissuer = "provider"\naudience = "push"\ndeadline = 30',
     "ticket": 'type = "ticket"\nsecret-file = "ticket.key"\nsources = ["query:t", "header", "subprotocol", "cookie:t"]',
     "flask": 'type = "signed-cookie"\npreset = "flask"\nsecret-file = "flask.key"\ncookie = "t"',
     "starlette": 'type = "signed-cookie"\npreset = "starlette"\nsecret-file = "flask.key"\ncookie = "t"',
@@ -73,10 +73,10 @@ KINDS = {
     "django": 'type = "django"\nsettings = "shopsettings"\nproject = "site"\ncookie = "t"\ncache = 0',
     "basic": 'type = "basic"\nfile = "users"\nchecker = ["file:{place}/checked"]'.replace("checker ", "checkers "),
     "ldap": 'type = "ldap"\nurl = "ldap://127.0.0.1:{ldap}"\nbind-dn = "{admin}"\npassword-file = "ldap.password"\n'
-    'base = "ou=people,dc=example"\ngroup-base = "ou=groups,dc=example"\ndeadline = 2\ncache = 0',
-    "shop": 'type = "http"\nurl = "{back}/whoami"\nsecret-file = "hook.key"\ndeadline = 1\ncache = 0\nforward = ["x-session"]',
+    'base = "ou=people,dc=example"\ngroup-base = "ou=groups,dc=example"\ndeadline = 30\ncache = 0',
+    "shop": 'type = "http"\nurl = "{back}/whoami"\nsecret-file = "hook.key"\ndeadline = 30\ncache = 0\nforward = ["x-session"]',
     "introspection": 'type = "introspection"\nurl = "{back}/introspect"\nclient = "push"\nclient-secret-file = "client.key"\n'
-    'deadline = 1\ncache = 0\nsources = ["header", "subprotocol", "cookie:t"]',
+    'deadline = 30\ncache = 0\nsources = ["header", "subprotocol", "cookie:t"]',
     "certificate": 'type = "certificate"\nheader = "x-certificate"\nverify-header = "x-verified"',
 }
 # What comes to each kind: its own, right or nearly so.
@@ -193,7 +193,7 @@ def writeAll(place: Path, values: dict[str, Any], chain: str, workers: str) -> N
         for name in KINDS
     )
     (place / "ws.toml").write_text(
-        f'{workers}authenticate = [{chain}]\nlog-format = "json"\n{tables}[limits]\nauthFailures = 100000\n'
+        f'{workers}authenticate = [{chain}]\nlog-format = "json"\n{tables}[limits]\nauthFailures = 100000\nupgradeDeadline = 60\n'
         f'[services]\n{services}"/channels" = {{target = "channels", presence = true}}\n'
         '"/bad/{channel}" = {target = "rooms:Bad"}\n[channels."*"]\nsubscribe = "granted"\npublish = "granted"\n'
     )
