@@ -96,10 +96,10 @@ def configure(directory: Path, preset: str, issuer: Provider) -> str:
         text += f'\njwks = "{issuer.jwks}"\naudience = "shop-1234"'
     text += "\ndeadline = 60"  # the provider may be slow, on a busy machine, and is not to be asked twice
     writeService(directory, SERVICE)
-    rules = '[channels."users.{user}.*"]\nsubscribe = "owner"\n'
+    rules = '[channels."users.{user}.*"]\nsubscribe = "owner"\n[limits]\nupgradeDeadline = 90\n'
     (directory / "push.toml").write_text(
         f'authenticate = ["login"]\n\n{text}\n\n[services]\n"/who" = {{ target = "rooms:Who" }}\n'
-        f'"/channels" = {{ target = "channels" }}\n"/channels/{{channel}}" = {{ target = "channels" }}\n{rules}[limits]\nupgradeDeadline = 90\n'
+        f'"/channels" = {{ target = "channels" }}\n"/channels/{{channel}}" = {{ target = "channels" }}\n{rules}'
     )
     return "push.toml"
 
