@@ -5,8 +5,11 @@ import random
 import pytest
 
 from tests.channels.listeners import Ear, LateEngine, World
-from twisted_ws.engines.contract import History
+from tests.dispatch.support import Turns
+from twisted_ws.channels.channels import REFILL
+from twisted_ws.engines.contract import EngineState, History
 from twisted_ws.message import Position
+from twisted_ws.wire.loop.turns import STEPS
 
 
 class Sloppy(LateEngine):
@@ -91,3 +94,33 @@ def test_random(hundreds):
         engine.finish()
         for ear in ears:
             check(ear, ear.starts[0], engine.top)
+
+
+def test_manyChannelsAreAskedForInTurns():
+    """When an engine is there again, very many channels are asked for in as many turns as that takes; a second time, all anew."""
+    engine = LateEngine()
+    world = World(engine, clock=Turns(), channelsPerCaller=1000)
+    ear = Ear()
+    for number in range(1000):
+        world.channels.subscribe(ear, str(number))
+    for answer in engine.asked:
+        answer.callback(Position("e", 0))
+    world.clock.turn()
+    most = STEPS // REFILL + 1
+
+    def turn():
+        """Return how many questions are asked in one turn."""
+        before = len(engine.questions)
+        world.clock.turn()
+        return len(engine.questions) - before
+
+    engine.questions.clear()
+    engine.tell(EngineState.DOWN)
+    engine.tell(EngineState.UP)
+    assert 0 < len(engine.questions) <= most
+    world.clock.turn()
+    engine.tell(EngineState.DOWN)
+    engine.tell(EngineState.UP)
+    assert len(engine.questions) <= 3 * most
+    assert max(turn() for _ in range(50)) <= most
+    assert {channel for _, channel, *_ in engine.questions} == {*map(str, range(1000))}

@@ -65,6 +65,9 @@ _log = Logger()
 # Bytes that channels may queue in a caller's outbox; more waits in its mailbox, where the policy of the mount decides.
 ROOM = 32 * 1024
 
+# Steps of `Turns` to ask for what one channel has missed.
+REFILL = 40
+
 # Members of presence in one step of `Turns`.
 MEMBERS = 2
 
@@ -116,6 +119,7 @@ class Channels:
         self._patterns = 0  # subscriptions to patterns
         self._isDegraded = False  # as clients were told
         self._engineState: EngineState | None = None  # as it was told
+        self._refills = 0  # how often all channels were asked for, because the engine was there again
         # With an engine that answers later, the channels and patterns that it was asked to watch.
         self._feeds: dict[str, Feed] = {}
         self._joiners: dict[Subscriber, set[str]] = {}  # to what they wait to be subscribed
@@ -382,17 +386,27 @@ class Channels:
 
     def stateChanged(self, state: EngineState) -> None:
         """Tell clients whether they hear what is published; ask for what they may have missed."""
-        for feed in tuple(self._feeds.values()):
-            if state is EngineState.UP:
-                feed.refill()
-            elif state is self._engineState:
-                feed.goOn()  # a part of the engine is there again
+        if self._feeds and (state is EngineState.UP or state is self._engineState):
+            self._refills += state is EngineState.UP
+            Deferred.fromCoroutine(self._refill(state is EngineState.UP, self._refills)).addErrback(
+                lambda failure: _log.failure("channels were not looked at", failure, event="channel.failed")
+            )
         self._engineState = state
         if (state is EngineState.DOWN) != self._isDegraded:
             self._isDegraded = not self._isDegraded
             Deferred.fromCoroutine(self._tellState()).addErrback(
                 lambda failure: _log.failure("clients were not told", failure, event="channel.failed")
             )
+
+    async def _refill(self, isUp: bool, number: int) -> None:
+        """Ask for what every channel may have missed, or again for what a part of the engine could not answer."""
+        async for feed in self.turns.through(tuple(self._feeds.values()), REFILL):
+            if number != self._refills:
+                return  # all are asked for again
+            if isUp:
+                feed.refill()
+            else:
+                feed.goOn()
 
     async def _tellState(self) -> None:
         async for subscriber in self.turns.through(self.subscribers(), STEPS + OWN_WAY):

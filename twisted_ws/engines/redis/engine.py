@@ -316,8 +316,9 @@ class RedisEngine:
         """Go on (see `Owner`)."""
         self._requests.link = link
         self._isMeeting = False
+        confirming, topic = self._confirming, self.keys.topic
         for watch in self._watches:
-            if watch.link is link and self.keys.topic(watch.channel) not in self._confirming:
+            if watch.link is link and not (confirming and topic(watch.channel) in confirming):
                 watch.isConfirmed = True
         if isNew:
             self._stateAgain(link)
