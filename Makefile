@@ -49,10 +49,12 @@ coverage: $(VENV)/.test
 	$(BIN)/coverage report
 
 # The same promises by the slower ways: without the fast lane, and without the compiled part. A mistake at the start and the help
-# come before either of them, and some choose the ways themselves. QUICK=1 leaves out the exhaustive ones.
+# come before either of them, some choose the ways themselves, and who a client is, what is kept and how all is installed is the same
+# by all of them. QUICK=1 leaves out the exhaustive ones, and the longest.
+SAME := $(addsuffix .py,start_errors help garbage proxies vanished \
+	contrib django history_file ldap metrics openid proxy_pages web_applications $(if $(QUICK),faults secrets))
 lanes: SLOWER := $(BIN)/python -m pytest -q -p no:cacheprovider $(WAITING) $(if $(QUICK),-m "not exhaustive") \
-	$(addprefix --ignore=tests/live/test_,start_errors.py help.py garbage.py proxies.py vanished.py) \
-	tests/live tests/server tests/test_lane_differential.py
+	$(addprefix --ignore=tests/live/test_,$(SAME)) tests/live tests/server tests/test_lane_differential.py
 lanes: $(VENV)/.test
 	TWISTED_WS_LANE=0 $(SLOWER)
 	TWISTED_WS_SPEEDUPS=0 $(SLOWER) tests/wire

@@ -26,6 +26,9 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
 # The modules that take longest. They begin first: one that begins last keeps all workers but one idle at the end.
 _LONGEST = (
     "tests/browser/test_everywhere.py",
+    "tests/browser/test_site.py",
+    "tests/live/test_secrets.py",
+    "tests/daemon/test_handover_live.py",
     "tests/live/test_delays.py",
     "tests/live/test_vanished.py",
     "tests/test_packaging.py",
@@ -52,6 +55,7 @@ _APART = {
     "tests/client/test_sync.py",
     "tests/commands/terminal/test_terminal_live.py",
     "tests/commands/test_runner.py",
+    "tests/daemon/test_handover_live.py",
     "tests/daemon/test_live.py",
     "tests/daemon/test_workers_life.py",
     "tests/live/test_abuse.py",
@@ -64,6 +68,7 @@ _APART = {
     "tests/live/test_life.py",
     "tests/live/test_main_job.py",
     "tests/live/test_openid.py",
+    "tests/live/test_secrets.py",
     "tests/live/test_slow_subscribers.py",
     "tests/live/test_vanished.py",
     "tests/test_docs.py",
