@@ -70,6 +70,7 @@ class Publisher:
 
 def _cutOff(tab: Tab, publisher: Publisher) -> None:
     """Let the page miss something: it is cut in the middle, publishing goes on, and it comes back while it does."""
+    _received(tab, publisher)  # it is back, and would not notice a cut otherwise
     publisher.publish(40)
     tab.offline(True)
     tab.wait("client.state === 'offline'")

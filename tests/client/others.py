@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -115,3 +116,12 @@ def nginx(directory: Path, port: int, behind: int, certificate: str) -> subproce
         }}
     """
     return subprocess.Popen(nginxCommand(directory, site))
+
+
+def listens(port: int) -> bool:
+    """Return whether somebody listens on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 import trustme
@@ -10,6 +11,7 @@ from twisted.internet.threads import deferToThread
 
 from tests.client import others
 from tests.client.live import LiveCase
+from tests.live.support import until
 from tests.ports import freePort
 from twisted_ws.client import ConnectionClosed, Retry, WebSocketClient, connect
 
@@ -107,7 +109,7 @@ class OthersTest(LiveCase):
     async def test_killed(self) -> None:
         """A server that is killed and started again under a retrying client loses no call and no order."""
         command = (sys.executable, "-c", OURS)
-        child, port = await deferToThread(others.start, *command, "0")
+        child, port = await deferToThread(others.start, *command, str(freePort()))
         told: list[Any] = []
         client = await connect(f"ws://127.0.0.1:{port}/ws", retry=SOON, onReconnect=told.append)
 
@@ -156,6 +158,7 @@ class OthersTest(LiveCase):
         port = freePort()
         child = others.nginx(self.directory, port, freePort(), certificate)
         self.addCleanup(deferToThread, lambda: (child.kill(), child.wait()))
+        await deferToThread(until, partial(others.listens, port))
         retry = Retry(interval=0.05, maxInterval=0.05, maxCount=40, statusCodes=frozenset())
         error = await self.assertFailure(connect(f"wss://localhost:{port}/ws", verify=False, retry=retry), Exception)
         assert error.status == 502

@@ -21,6 +21,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.live.support import PATIENCE, curl, running, until, writeService
+from tests.ports import freePort
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE}-{SPAN}-01"
@@ -216,9 +217,8 @@ def test_withoutACollector(tmp_path: Path, collector: Collector, kind: str) -> N
     """Without a collector that works, everything goes on, the log says so a few times at most, and the stop does not wait."""
     collector.status = 500
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = collector.url if kind == "fails" else f"http://127.0.0.1:{listener.getsockname()[1]}"
-        if kind == "refuses":
-            listener.close()
+        port = freePort() if kind == "refuses" else listener.getsockname()[1]
+        url = collector.url if kind == "fails" else f"http://127.0.0.1:{port}"
         with serving(tmp_path, url, OTEL_BSP_MAX_QUEUE_SIZE="5", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="5", **ALL) as server:
             with server.client("/ws") as client:
                 for _ in range(50):
