@@ -255,18 +255,23 @@ def test_publish(tab: Tab, tmp_path: Path) -> None:
 
 
 def test_explain(tab: Tab, tmp_path: Path) -> None:
-    """Whether somebody may do something is answered with the reasons; for somebody who is connected, from their row."""
+    """Whether somebody may do something is answered with the reasons, by what credentials would say or, of a row, by its own."""
     with _running(tmp_path) as server, server.client("/rooms/orders.42?user=ann"):
         _open(tab, server, "publish")
-        _fill(tab, "about", "orders.42")
+        for field, text in {"asked": "ann", "grants": "orders.* news", "scopes": "staff", "about": "orders.42"}.items():
+            _fill(tab, field, text)
         _submit(tab, "about")
         tab.wait("document.querySelector('#publish .value')")
+        urls = "performance.getEntriesByType('resource').map(each => new URL(each.name))"
+        asked = tab.run(f"Object.fromEntries({urls}.find(each => each.pathname === '/api/explain').searchParams)")
+        said = {"user": "ann", "grants": "orders.* news", "scopes": "staff", "connection": ""}
+        assert asked == {**said, "action": "subscribe", "channel": "orders.42"}
         _go(tab, "callers")
         _rows(tab, "callers", 1)
         _button(tab, "ann")
         _button(tab, "What may it do?")
         tab.wait("document.activeElement.id === 'about'")
-        assert tab.run("document.getElementById('whom').value") == "connection"
+        assert tab.run("document.getElementById('connection').value")
         _fill(tab, "about", "orders.43")
         _submit(tab, "about")
         tab.wait("document.querySelector('#publish .value')")
@@ -502,7 +507,7 @@ def test_hostile(tab: Tab, tmp_path: Path, name: str) -> None:
             _button(tab, "Show the last messages")
             tab.wait("document.querySelector('#channels pre')")
             _go(tab, "publish")
-            for field in ("channel", "data", "key", "who", "about"):
+            for field in ("channel", "data", "key", "connection", "asked", "grants", "scopes", "about"):
                 _fill(tab, field, name)
             for each in SECTIONS:
                 _go(tab, each)

@@ -1,4 +1,4 @@
-// Who is logged in, what is shown, and whether it is live. The API is in docs/reference/admin.md.
+// Who is logged in, what is shown, and whether it is live.
 
 import { TwistedWS } from "./twisted-ws.mjs";
 import { $, ask, clock, complain, get, go, h, onSubmit, post, say, session, show } from "./page.js";

@@ -3,7 +3,7 @@
 import { $, age, asking, button, bytes, count, date, facts, field, get, go, h, many, may, onSubmit, post, remove, repeat, search } from "./page.js";
 import { table } from "./table.js";
 
-const SHOWN = 100; // names
+const SHOWN = 100;
 const BUTTONS = 10;
 const TRANSPORTS = { websocket: "WebSocket", sse: "event stream", poll: "long polling" };
 
@@ -60,10 +60,10 @@ export const callers = list("callers", [
 async function openCaller({ id }, again) {
   const found = await get(`/api/callers/${encodeURIComponent(id)}`);
   return h("div", facts({
-    ...found, expires: date(found.expires), scopes: names(found.scopes), claims: names(found.claims), channels: names(found.channels, found.subscriptions),
-  }, "id node path origin agent secure subProtocol authenticator expires scopes claims channels"), h("p.bar",
+    ...found, expires: date(found.expires), scopes: names(found.scopes), claims: names(found.claims), channels: names(found.channels, found.subscriptions), subprotocol: found.subProtocol,
+  }, "id node path origin agent subprotocol authenticator expires scopes claims channels"), h("p.bar",
     may("admin") && button("Tail", () => go("tail", { of: "connection", named: id })),
-    button("What may it do?", () => go("publish", { whom: "connection", name: id })),
+    button("What may it do?", () => go("publish", { caller: id })),
     may("disconnect") && asking("Disconnect", `End the connection of ${found.user ?? "a guest"} (caller ${id}) for good?`, async (reason) => {
       await post("/api/disconnect", { connection: id, reason });
       await callers.show();

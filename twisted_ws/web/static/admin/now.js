@@ -24,7 +24,6 @@ const problems = h("ul.problems", h("li", "Waiting …"));
 let known;
 $("now").append(problems, h("div.tiles", ...TILES.map(({ card }) => card)));
 
-// With gaps.
 function line(past, now, most) {
   let before = 0;
   return past.map(([time, value]) => {
@@ -45,7 +44,7 @@ export function stats({ time, total, problems: wrong }) {
     value.textContent = format(now);
     detail.textContent = more(total);
     path.setAttribute("d", line(past, time, most));
-    range.textContent = past.length ? `${format(Math.min(...values))} to ${format(most)} in 5 minutes` : "";
+    range.textContent = past.length ? `${format(Math.min(...values))} to ${format(most)} in 5 minutes` : "none so far";
   }
   const texts = wrong.length ? wrong.map(({ text }) => text) : ["Nothing is wrong."];
   problems.className = `problems ${wrong.length ? "bad" : "good"}`;

@@ -15,7 +15,7 @@ export function h(tag, ...inside) {
 // A labelled field; choices are texts by value.
 export function field(id, label, { choices = {}, tag = "input", hint, kind = "", ...rest } = {}) {
   const options = Object.entries(choices).map(([value, text]) => h("option", { value }, text));
-  const made = h(options.length ? "select" : tag, { id, autocapitalize: "none", spellcheck: false, ...rest }, ...options);
+  const made = h(options.length ? "select" : tag, { id, name: id, autocapitalize: "none", spellcheck: false, ...rest }, ...options);
   const text = h("label", { htmlFor: id }, label, hint && h("span.quiet", ` (${hint})`));
   return rest.type === "checkbox" ? h("p.check", made, text) : h(`p.${kind}`, text, made);
 }

@@ -10,9 +10,10 @@ const form = h("form",
   field("key", "Key", { hint: "optional: slow subscribers may get only the newest with it" }),
   error("unpublished"), h("p", h("button", "Publish")), h("p", { id: "published", role: "status" }));
 const question = h("form",
-  field("whom", "May", { choices: { user: "the user", connection: "the caller with the id" } }), field("who", "Name or id", { hint: "empty: a guest" }),
-  field("action", "do this", { choices: { subscribe: "subscribe to", publish: "publish to", presence: "see who is on" } }),
-  field("about", "the channel", { required: true }),
+  field("connection", "Caller", { hint: "its id; or else" }), field("asked", "User", { name: "user", hint: "empty: a guest" }),
+  field("grants", "Channels that their credentials grant", { hint: "with spaces between" }), field("scopes", "Their scopes"),
+  field("action", "May", { choices: { subscribe: "subscribe to", publish: "publish to", presence: "see who is on" } }),
+  field("about", "Channel", { name: "channel", required: true }),
   error("unexplained"), h("p", h("button", "Explain")));
 const answer = h("div", { role: "status" });
 const card = h("div.card", h("h3", "Send a message"), form, ...code("curl", "with curl"), ...code("python", "in Python"));
@@ -50,19 +51,18 @@ onSubmit(form, async () => {
 }, "unpublished");
 onSubmit(question, async () => {
   answer.replaceChildren();
-  const { allowed, steps, note } = await get("/api/explain", { action: $("action").value, channel: $("about").value, [$("whom").value]: $("who").value });
+  const { allowed, steps, note } = await get("/api/explain", new FormData(question));
   answer.append(h("p.value", allowed === null ? "The application decides" : allowed ? "Yes" : "No"),
     h("ol.steps", ...steps.map(({ text, file, line }) => h("li", text, file && h("span.quiet", ` ${file}, line ${line}`)))), note ?? "");
 }, "unexplained");
 
 export const publish = {
-  show({ channel, whom, name } = {}) {
+  show({ channel, caller } = {}) {
     card.hidden = !may("publish");
     $("to").options[1].disabled = !may("broadcast");
     if (channel) $("channel").value = channel;
-    if (whom) {
-      $("whom").value = whom;
-      $("who").value = name;
+    if (caller) {
+      $("connection").value = caller;
       $("about").focus();
     }
     look();
