@@ -7,13 +7,14 @@ from bisect import insort
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from twisted.internet.defer import Deferred
 
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.dispatch.largejson import hasMoreValues
 from twisted_ws.inspection.asking import askAll
 from twisted_ws.logs import printable
+from twisted_ws.wire.loop.transports import carried, innermost
 
 if TYPE_CHECKING:
     from twisted_ws.server.server import WebSocketServer
@@ -71,6 +72,8 @@ class Caller(Struct, omit_defaults=True):
     since: float
     subscriptions: int
     waiting: int
+    bytesReceived: int | UnsetType = UNSET
+    bytesSent: int | UnsetType = UNSET
 
 
 class CallerDetail(Caller, kw_only=True):
@@ -199,7 +202,16 @@ def describe(server: WebSocketServer, each: Any) -> Caller:
         each.since,
         len(each.channels),
         waitingFor(each),
+        *_carriedBy(each._connection),
     )
+
+
+def _carriedBy(connection: Any) -> tuple[int, int] | tuple[()]:
+    """Return the bytes that have come from a caller or visitor, and those that it has got; nothing if nobody knows."""
+    transport = getattr(connection, "transport", None)
+    if not hasattr(innermost(transport), "fileno"):
+        return ()  # a poll that waits, or a network in memory
+    return carried(transport) or ()
 
 
 def userOf(each: Any) -> str | None:

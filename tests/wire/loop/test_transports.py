@@ -16,6 +16,7 @@ from zope.interface import directlyProvides
 from tests.memory import MemoryTransport
 from twisted_ws.wire.loop.transports import (
     abort,
+    carried,
     finishWriting,
     hasTLS,
     hasUnread,
@@ -160,6 +161,23 @@ class Socket:
 
     def fileno(self):
         return self._fileno
+
+
+def test_carried(pair):
+    """The kernel knows how many bytes have come and gone; of a UNIX socket it does not say."""
+    ours, peer = pair
+    before = carried(Socket(ours.fileno()))
+    peer.sendall(b"x" * 1000)
+    ours.sendall(b"y" * 500)
+    assert len(ours.recv(1000, socket.MSG_WAITALL)) == 1000
+    assert len(peer.recv(500, socket.MSG_WAITALL)) == 500
+    peer.sendall(b"z")  # which acknowledges
+    ours.recv(1)
+    after = carried(Socket(ours.fileno()))
+    assert [new - old for new, old in zip(after, before, strict=True)] == [1001, 500]
+    one, other = socket.socketpair()
+    with one, other:
+        assert carried(Socket(one.fileno())) is None
 
 
 def test_unsentInKernel(tcp):

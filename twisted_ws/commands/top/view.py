@@ -174,13 +174,17 @@ class View:
         if room < 3:
             return []
         said = f" whose user begins with {self.filter!r}" if self.filter or self.mode is Mode.FILTERING else ""
-        lines = ["", f"  {'connection':<16}{'user':<20}{'transport':<11}{'address':<24}{'channels':>8}{'waiting':>10}"]
+        lines = [
+            "",
+            f"  {'connection':<16}{'user':<20}{'transport':<11}{'address':<24}{'channels':>8}{'waiting':>10}{'in':>9}{'out':>9}",
+        ]
         first = max(self._row - (room - 3), 0)
         for number, each in enumerate(self.callers[first : first + room - 2], first):
             mark, waiting = ">" if number == self._row else " ", size(each["waiting"])
             lines.append(
                 f"{mark} {short(each['id'], 15):<16}{short(each['user'] or '-', 19):<20}{each['transport']:<11}"
                 f"{short(each['peer'] or '-', 23):<24}{each['subscriptions']:>8}{waiting:>10}"
+                f"{_amount(each.get('bytesReceived')):>9}{_amount(each.get('bytesSent')):>9}"
             )
         if not self.callers:
             lines.append(f"  no callers{said}")
@@ -224,6 +228,10 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def _amount(count: float | None) -> str:
+    return "-" if count is None else size(count)
 
 
 def short(text: str, width: int) -> str:

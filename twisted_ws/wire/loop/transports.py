@@ -20,6 +20,8 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 # acknowledged (tcpi_bytes_acked).
 _TCP_INFO = getattr(socket, "TCP_INFO", None)
 _INFO = struct.Struct("@56xI60xQ")
+# The same for the bytes acknowledged and those received (tcpi_bytes_received).
+_CARRIED = struct.Struct("@120xQQ")
 
 
 def hasTLS(transport: Any) -> bool:
@@ -110,7 +112,7 @@ def unsentInKernel(transport: Any) -> int:
 def sending(transport: Any) -> tuple[int, int]:
     """Return how many bytes the kernel still holds for the peer, and a number that grows as its machine acknowledges them."""
     unsent = unsentInKernel(transport)
-    info = _tcpInfo(transport) if unsent else None
+    info = _tcpInfo(transport, _INFO) if unsent else None
     # Except on Linux, it grows only while nothing is added.
     return unsent, -unsent if info is None else info[1]
 
@@ -121,23 +123,32 @@ def hasVanished(transport: Any, seconds: float) -> bool:
     A peer that was cut off looks like one that is silent, and the kernel retries for a quarter of an hour. If a peer is there but
     does not read, its machine still acknowledges. False if the system does not say (Linux does).
     """
-    info = _tcpInfo(transport) if unsentInKernel(transport) else None
+    info = _tcpInfo(transport, _INFO) if unsentInKernel(transport) else None
     return info is not None and info[0] >= 1000 * seconds
 
 
-def _tcpInfo(transport: Any) -> tuple[int, int] | None:
-    """Return the milliseconds since the last acknowledgement, and the bytes acknowledged so far."""
+def carried(transport: Any) -> tuple[int, int] | None:
+    """Return the bytes that have come over a connection, and those that its peer has acknowledged, with those of TLS and HTTP.
+
+    The kernel has counted them: nobody else has to. None if it does not say (Linux does, of TCP).
+    """
+    info = _tcpInfo(transport, _CARRIED)
+    return None if info is None else (info[1], info[0])
+
+
+def _tcpInfo(transport: Any, form: struct.Struct) -> tuple[int, int] | None:
+    """Return two numbers of the kernel's."""
     if _TCP_INFO is None:
         return None
     # Not `socket.socket`: if memory runs out while one is made, its finaliser closes the descriptor.
     connection = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, innermost(transport).fileno())
     try:
-        silence, taken = _INFO.unpack(connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _INFO.size))
+        one, other = form.unpack(connection.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, form.size))
     except (OSError, struct.error):
         return None  # a UNIX socket
     finally:
         connection.detach()  # it is the transport's
-    return silence, taken
+    return one, other
 
 
 def hasUnread(transport: Any) -> bool:
