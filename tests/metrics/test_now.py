@@ -33,6 +33,17 @@ def test_messages():
     assert now(server.server).callers == 0
 
 
+def test_answers():
+    """An answer to a request about channels is a message to its caller alone, counted once."""
+    with serve({"/channels": ChannelService()}) as server:
+        client = server.connect("/channels", subProtocols=[SUBPROTOCOL])
+        told = len(client.readMessages())  # of the connection itself
+        for _ in range(2):
+            client.writeMessage({"type": "ping"})
+            assert client.readTextMessage() == '{"type":"pong"}'
+        assert now(server.server).sent == told + 2
+
+
 def test_publications():
     """A publication is counted with its latency and its recipients, and one that is refused as such."""
     with serve({"/channels": ChannelService()}) as server:
