@@ -170,6 +170,7 @@ class WebSocketServer:
         self._interceptors = checkInterceptors(interceptors)
         self._callers = OpenCallers(self.runtime.fanOuts)
         self.rates = Rates(self.runtime)
+        self._countsMessages = bool(self.limits.messageRatePerUser or self.limits.messageRatePerIp)
         self._undecided = Undecided(self.runtime)
         self.identities = Identities(authenticators or {}, self.runtime, self._callers, self.namedOrigins, self.mayLog)
         self._chain = None if authenticate is None else self.identities.chainOf(authenticate, "authenticate")
@@ -618,7 +619,6 @@ class WebSocketServer:
         except ServiceError:  # it was changed after it was mounted
             raise refusal(Failure(), service, request, self.mayLog) from None
         chosen, runtime = None, self.runtime
-        isCounted = self.limits.messageRatePerUser or self.limits.messageRatePerIp
         if request.subProtocols:
             chosen = next((name for name in request.subProtocols if name in handlers.subProtocols), None)
 
@@ -628,7 +628,7 @@ class WebSocketServer:
 
         def attend(connection: WebSocketConnection) -> EventReceiver:
             caller = Caller(connection, request, chosen, self._callers, runtime.unixTime())
-            if isCounted:
+            if self._countsMessages:
                 connection.sharedRate = self.rates.ofConnection(request.identity, request.peerAddress)
             if request.identity is not None:
                 self.identities.attend(caller, connection)
@@ -651,7 +651,7 @@ class WebSocketServer:
         if mounted.interceptors:
             service = intercepted(service, handlers, mounted.interceptors)
         caller = Caller(connection, request, chosen, self._callers)
-        if self.limits.messageRatePerUser or self.limits.messageRatePerIp:
+        if self._countsMessages:
             connection.sharedRate = self.rates.ofConnection(request.identity, request.peerAddress)
         if request.identity is not None:
             self.identities.attend(caller, connection)

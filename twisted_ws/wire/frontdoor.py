@@ -240,19 +240,20 @@ class FrontDoor(TwistedProtocol):
     def _welcome(self, welcome: Welcome, accept: Accept, begun: float) -> None:
         if self._upgrade is not None:
             self._decided()
-        self.factory.runtime.wheel.drop(self)
-        connection = self.factory.connectionClass(welcome, self._peer[0])
+        factory, transport = self.factory, self.transport
+        runtime = factory.runtime
+        runtime.wheel.drop(self)
+        connection = factory.connectionClass(welcome, self._peer[0])
         if self._state is not DECIDING:
             return
         self._state = WELCOMED[DECIDING]
         self._opened = connection
-        setProtocol(self.transport, connection)
-        connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
+        setProtocol(transport, connection)
+        connection.makeConnection(transport)  # type: ignore[no-untyped-call]
         early, self._received = self._received, b""
         if self.counted:
             self._note()
         connection.open(accept, early)
-        runtime = self.factory.runtime
         runtime.counts.handshake.add(runtime.turns.seconds() - begun)
 
     def _rejected(self, failure: Failure) -> None:
