@@ -89,3 +89,24 @@ def test_nobodyNotices(tab: Tab) -> None:
             assert tab.run("got.events") == wanted
             assert tab.run("noticed") == []
             assert tab.run("raw.readyState") == 1
+
+
+def test_comesBack(tab: Tab) -> None:
+    """Where TLS ends at the server, the client of the package comes back after each upgrade, and has each message once."""
+    with tempfile.TemporaryDirectory(prefix="ws-") as directory:
+        place = Path(directory)
+        writeService(place, _SERVICE.replace("VERSION", "v0"))
+        (place / "ws.toml").write_text(_CONFIG)
+        with running(place, "--config", "ws.toml", "--tls-port", "0") as server:
+            tab.open(f"https://localhost:{server.port('wss')}/")
+            assert tab.run(_PAGE.replace("`wss://${here}/channels`", "`wss://${here}/channels`, { base: 100 }"))
+            server.curl("--data", "0", path="/channels/news")
+            tab.wait("got.client.length && got.events.length")
+            for number in range(1, 3):
+                assert reload(place, "--services") == (0, "")
+                server.curl("--data", str(number), path="/channels/news")
+                assert tab.wait(f"got.client.length > {number} && got.events.length > {number}")
+            wanted = [str(number) for number in range(3)]
+            assert tab.run("got.client") == wanted
+            assert tab.run("got.events") == wanted
+            assert tab.run("noticed.filter((each) => each === 'client retry').length") >= 2

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.sync.client import unix_connect
@@ -17,7 +21,9 @@ from websockets.sync.client import unix_connect
 from hostile.moved import Crowd, Publications, versions
 from tests.daemon.workers.support import ended, reload, workers
 from tests.engines.redis.servers import Server
-from tests.live.support import Running, running, until, writeService
+from tests.live.support import PATIENCE, Running, running, until, writeService
+from twisted_ws.client import Retry
+from twisted_ws.client.sync import connect
 
 SERVICE = """
 import os, signal, time
@@ -94,6 +100,12 @@ drainTimeout = 60
 """
 
 
+UPGRADE = (
+    "{} HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+)
+
+
 def write(place: Path, version: str, old: str = "lives", new: str = "lives") -> None:
     """Write another version of the services, and which of its processes dies in the middle of a hand-over."""
     writeService(place, SERVICE.replace("VERSION", version).replace("OLD", old).replace("NEW", new))
@@ -124,10 +136,55 @@ KINDS = {
 }
 
 
+class Figures:
+    """Looks at the metrics again and again, while it is used as a context.
+
+    Attributes:
+        fell: the counters that were lower than before.
+        most: how many WebSocket connections and event streams there were at most.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.fell: set[str] = set()
+        self.most = 0.0
+        self._port = port
+        self._before: dict[str, float] = {}
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Figures:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ends.set()
+        self._thread.join(PATIENCE)
+
+    def _run(self) -> None:
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        while not self._ends.wait(0.05):
+            connection.request("GET", "/metrics")
+            self.look(connection.getresponse().read().decode())
+        connection.close()
+
+    def look(self, text: str) -> None:
+        """Compare with the last look."""
+        now = {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")}
+        counters = [name for name in now if name.partition("{")[0].endswith(("_total", "_count", "_bucket", "_sum"))]
+        self.fell.update(name for name in counters if now[name] < self._before.get(name, 0))
+        self.fell.update(name for name in self._before if name not in now)
+        self._before = {name: now[name] for name in counters}
+        self.most = max(self.most, sum(value for name, value in now.items() if name.startswith("twisted_ws_connections{")))
+
+
 def nobodyNotices(daemon: Running, place: Path) -> None:
     """Reload several times in a row, while clients of all kinds look."""
     port, http = daemon.port("ws"), daemon.port("http")
-    with Crowd(port, KINDS, 5, 0.2) as crowd, Publications(http, 5, 100, 100, broadcasts=True) as publications:
+    with (
+        Crowd(port, KINDS, 5, 0.2) as crowd,
+        Publications(http, 5, 100, 100, broadcasts=True) as publications,
+        Figures(http) as figures,
+    ):
         for number in range(1, 4):
             before = set(workers(daemon))
             write(place, f"v{number}")
@@ -138,6 +195,7 @@ def nobodyNotices(daemon: Running, place: Path) -> None:
         publications.stop()
         assert publications.wrong == ""
         tallies = crowd.rest(publications.counts)
+    assert (figures.fell, figures.most) == (set(), sum(KINDS.values()))
     assert {kind: (tally.clients, tally.isWhole) for kind, tally in tallies.items()} == {
         kind: (number, True) for kind, number in KINDS.items()
     }, tallies
@@ -147,7 +205,8 @@ def nobodyNotices(daemon: Running, place: Path) -> None:
 def test_nobodyNotices(count: int) -> None:
     """Over several reloads in a row, no connection of any kind is closed, loses a message, or gets one twice or late.
 
-    The service's new code is in force for the same connection each time.
+    The service's new code is in force for the same connection each time. No counter of the metrics falls, and no connection is
+    counted twice.
     """
     with server(count) as (daemon, place):
         nobodyNotices(daemon, place)
@@ -251,3 +310,81 @@ def test_stopMeanwhile() -> None:
         assert [ended(client) for client in clients] == [1001] * 3
         daemon.waitForEnd()
         reloading.result()
+
+
+def request(connection: socket.socket, head: str) -> tuple[str, dict[str, str], str]:
+    """Send a request on a connection that may have had others; return status, fields and body of the answer."""
+    connection.sendall(f"GET {head}\r\nHost: localhost\r\n\r\n".encode())
+    return answer(connection)
+
+
+def answer(connection: socket.socket) -> tuple[str, dict[str, str], str]:
+    """Return status, fields and body of the next answer on a connection."""
+    response = HTTPResponse(connection)
+    response.begin()
+    return str(response.status), {name.lower(): value for name, value in response.getheaders()}, response.read().decode()
+
+
+def test_polls() -> None:
+    """A poll that waits is answered at once, and goes on elsewhere without a loss; the old process takes no new callers.
+
+    Whoever has a connection to the old process for requests is told to come again, which nobody has to wait for.
+    """
+    with server(1) as (daemon, place), ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        where = "127.0.0.1", daemon.port("ws")
+        poll, kept, silent = [stack.enter_context(socket.create_connection(where, 180)) for _ in range(3)]
+        cursor = json.loads(request(poll, "/channels?channel=a&wait=0 HTTP/1.1")[2])["id"]
+        poll.sendall(f"GET /channels?channel=a&after={cursor}&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert request(kept, "/nowhere HTTP/1.1")[0] == "404"
+        # One that never answers its Close, so that the old process stays for a while.
+        assert request(silent, UPGRADE.format("/room"))[0] == "101"
+        reloading = pool.submit(reload, place, "--services")
+        status, fields, body = answer(poll)
+        came = json.loads(body)
+        assert (status, came["messages"], fields["connection"]) == ("200", [], "close")
+        assert poll.recv(1) == b""
+        daemon.waitFor("connections that go on in the new worker")
+        status, fields, _ = request(kept, UPGRADE.format("/counter"))
+        assert (status, fields["retry-after"], fields["connection"]) == ("503", "5", "close")
+        daemon.curl("--data", "one", path="/channels/a")
+        again = stack.enter_context(socket.create_connection(where, 180))
+        found = json.loads(request(again, f"/channels?channel=a&after={came['id']}&wait=0 HTTP/1.1")[2])
+        assert [each["data"] for each in found["messages"]] == ["one"]
+        silent.close()
+        assert reloading.result() == (0, "")
+
+
+def test_comesBack() -> None:
+    """A client of the package whose connection cannot go, because TLS ends here, comes back and has each message once."""
+    with server(1) as (daemon, place), ThreadPoolExecutor(1) as pool:
+        last = {"id": ""}
+
+        def subscribe(client: Any) -> None:
+            client.writeMessage({"type": "subscribe", "channel": "a", **({"after": last["id"]} if last["id"] else {})})
+
+        (trust,) = (place / "state").glob("*.pem")
+        url = f"wss://localhost:{daemon.port('wss')}/channels"
+        retry = Retry(interval=0.1, maxInterval=0.2)
+        with connect(url, subProtocols=["twisted-ws.v1"], trustStore=str(trust), retry=retry, onReconnect=subscribe) as client:
+            subscribe(client)
+            came: list[str] = []
+            answers = []
+
+            def read(until: int) -> None:
+                while len(came) < until:
+                    frame = json.loads(client.readTextMessage(PATIENCE))
+                    answers.append(frame)
+                    if frame["type"] == "message":
+                        last["id"] = frame["id"]
+                        came.append(frame["data"])
+
+            daemon.curl("--data", "0", path="/channels/a")
+            read(1)
+            for number in range(1, 3):
+                reloading = pool.submit(reload, place, "--services")
+                daemon.waitFor("connections that go on in the new worker", number)
+                daemon.curl("--data", str(number), path="/channels/a")
+                read(number + 1)
+                assert reloading.result() == (0, "")
+        assert came == ["0", "1", "2"]
+        assert [each["recovered"] for each in answers if each["type"] == "subscribed"][1:] == [True, True]

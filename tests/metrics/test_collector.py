@@ -322,7 +322,7 @@ def test_turns() -> None:
                 table.of(*[f"{number}"] * table.labels).add(0.1)
     answer = report(Source(own, look()))
     turns = own.runtime.turns
-    scrape = Scrape(Collector(own), lambda: {f"{number}": succeed(answer) for number in range(8)})
+    scrape = Scrape(Collector(own), lambda: {(f"{number}", number): succeed(answer) for number in range(8)})
     written = Deferred.fromCoroutine(write(scrape.families(), "", turns))
     left = []
     while not written.called:

@@ -92,7 +92,7 @@ class CallerDetail(Caller, kw_only=True):
 
 
 class _Page(Struct):
-    """The callers of one server: their ids, and each as JSON."""
+    """The callers of one server: their ids, and each as JSON, or null if it has left meanwhile."""
 
     node: str
     total: int
@@ -116,6 +116,7 @@ class Callers(Struct):
     missing: list[str]
 
 
+_GONE = msgspec.Raw(b"null")
 _encode = msgspec.json.Encoder().encode
 _decodeAsked = msgspec.json.Decoder(Asked).decode
 _decodePage = msgspec.json.Decoder(_Page).decode
@@ -151,7 +152,8 @@ async def _page(server: WebSocketServer, asked: Asked) -> bytes:
                 del found[most:]
     shown = []
     async for _, each in turns.through(found, SHOWING):
-        shown.append(msgspec.Raw(_encode(describe(server, each))))
+        isHere = find(server, each.connectionId) is each  # still: it may be at another process by now, which shows it, too
+        shown.append(msgspec.Raw(_encode(describe(server, each))) if isHere else _GONE)
     return _encode(_Page(server.node.id, total, [each.connectionId for _, each in found], shown))
 
 
@@ -273,19 +275,19 @@ async def callers(server: WebSocketServer, asked: Asked) -> Callers:
     async for each in turns.through(answers.answers, LOOKING):
         head = _decodeHead(each)
         heads.append((head.node, head.total, each))
-    found: list[msgspec.Raw] = []
+    found: dict[str, msgspec.Raw] = {}  # by id: one that goes from one process to another may be said by both
     last, isMore = "", False
     async for node, _, each in turns.through(sorted(heads), LOOKING):
         if isMore:
             break
         page, room = _decodePage(each), asked.limit - len(found)
         turns.spend(len(page.ids) // 4)
-        found += page.callers[:room]
+        found |= [each for each in zip(page.ids[:room], page.callers, strict=False) if each[1] != _GONE]
         isMore = len(page.ids) > room
         if page.ids[:room]:
             last = f"{node}.{page.ids[:room][-1]}"
     missing = answers.missing({node for node, _, _ in heads})
-    return Callers(found, last if isMore and last else None, sum(total for _, total, _ in heads), missing)
+    return Callers([*found.values()], last if isMore and last else None, sum(total for _, total, _ in heads), missing)
 
 
 async def caller(server: WebSocketServer, connection: str) -> msgspec.Raw | None:

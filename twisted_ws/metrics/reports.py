@@ -30,6 +30,14 @@ class Report(msgspec.Struct, array_like=True):
 
 readReport = msgspec.msgpack.Decoder(Report).decode
 
+# Bytes of a report that are read in one step of `Turns`.
+_READ = 128
+
+
+def stepsOf(said: bytes) -> int:
+    """Return what it costs to read a report, in steps of `Turns`."""
+    return 1 + len(said) // _READ
+
 
 def report(source: Source) -> bytes:
     """Return all metrics of a worker, for `twisted_ws.metrics.scrape.Scrape` in its supervisor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from typing import Any
 
 from prometheus_client.core import Metric as Family
@@ -12,14 +12,15 @@ from twisted.logger import Logger
 
 from twisted_ws.metrics.collector import Collector, others, parts, partsOf
 from twisted_ws.metrics.declared import METRICS
-from twisted_ws.metrics.reports import Report, readReport
+from twisted_ws.metrics.past import Past, counted
+from twisted_ws.metrics.reports import Report, readReport, stepsOf
 
-# Seconds for the answers of the workers; one that is dead or stuck is left out.
+# Seconds for the answers of the workers; of one that is stuck, only what it had counted before is said.
 PATIENCE = 1.0
-# Bytes of a worker's answer that are read in one step of `Turns`.
-READ = 128
 # The label that says whose a value is, and what it says of the supervisor's own.
 WORKER, SUPERVISOR = "worker", "supervisor"
+
+Asked = Mapping[tuple[str, Hashable], Deferred[bytes]]
 
 _log = Logger()
 
@@ -29,11 +30,16 @@ class Scrape:
 
     Args:
         collector: those of the server.
-        ask: asks each worker, by its number, for its `report`; None: there are no workers.
+        ask: asks each worker for its `report`, by its number and what tells it from others of that number, which are leaving: the
+            newest is the last. None: there are no workers.
+
+    Attributes:
+        past: what workers that have ended had counted.
     """
 
-    def __init__(self, collector: Collector, ask: Callable[[], Mapping[str, Deferred[bytes]]] | None = None) -> None:
+    def __init__(self, collector: Collector, ask: Callable[[], Asked] | None = None) -> None:
         self.collector = collector
+        self.past = Past(collector.server.runtime.turns)
         self._ask = ask
 
     async def families(self) -> AsyncIterator[Family]:
@@ -47,15 +53,21 @@ class Scrape:
                 for part in partsOf(beside):
                     yield part
             return
-        answers = await self._answers(self._ask())
-        reports: dict[str, Report] = {}
+        asked = self._ask()
+        answered = await self._answers(asked)
+        sums = await self.past.sums()
+        living = self.past.living()
+        reports: dict[str, list[Report]] = {place: [] for place in sums.places}
         turns = self.collector.server.runtime.turns
-        for worker, answer in answers.items():
+        # Of one that has not answered, or cannot be asked because it is about to end, what it had said before.
+        for which in [*[each for each in living if each not in asked], *[each for each in asked if each in living]]:
+            worker, answer = which[0], living[which]
             if turns.over:
                 await turns.next()
-            with turns.counting(1 + len(answer) // READ):
+            with turns.counting(stepsOf(answer)):
                 try:
-                    reports[worker] = readReport(answer)
+                    found = readReport(answer)
+                    reports.setdefault(worker, []).append(found if which in answered else counted(found))
                 except ValueError:
                     _log.warn("worker {worker}: its metrics cannot be read", worker=worker, event="metrics.unreadable")
         source = self.collector.source()
@@ -63,23 +75,22 @@ class Scrape:
             for part in parts(each, each.rows(source), {WORKER: SUPERVISOR}):
                 yield part
             for worker, said in reports.items():
-                if each.name in said.ours:
-                    for part in parts(each, said.ours[each.name], {WORKER: worker}):
-                        yield part
-        found: dict[str, Any] = {}
+                for part in parts(each, sums.rows(worker, each, said), {WORKER: worker}):
+                    yield part
+        merging: dict[str, Any] = {}
         for worker, said in reports.items():
-            for other in said.others:
-                merged = found.get(other.name)
+            for other in sums.others(worker, said):
+                merged = merging.get(other.name)
                 if merged is None:
-                    merged = found[other.name] = Family(other.name, other.help, other.kind)
+                    merged = merging[other.name] = Family(other.name, other.help, other.kind)
                 merged.samples += [Sample(name, {**labels, WORKER: worker}, value) for name, labels, value in other.samples]
-        for merged in found.values():
+        for merged in merging.values():
             for part in partsOf(merged):
                 yield part
 
-    async def _answers(self, asked: Mapping[str, Deferred[bytes]]) -> dict[str, bytes]:
-        """Return what has been said in time: many may answer in one turn, which only notes it."""
-        found: dict[str, bytes] = {}
+    async def _answers(self, asked: Asked) -> set[tuple[str, Hashable]]:
+        """Return who has answered in time: many may answer in one turn, which only notes it (see `Past.saw`)."""
+        found: set[tuple[str, Hashable]] = set()
         if not asked:
             return found
         done: Deferred[None] = Deferred()
@@ -89,9 +100,10 @@ class Scrape:
             if not done.called:
                 done.callback(None)
 
-        def take(answer: Any, worker: str) -> None:
+        def take(answer: Any, worker: tuple[str, Hashable]) -> None:
             if isinstance(answer, bytes) and not done.called:
-                found[worker] = answer
+                found.add(worker)
+                self.past.saw(*worker, answer)
             left.discard(worker)
             if not left:
                 end()
@@ -104,4 +116,4 @@ class Scrape:
         finally:
             if late.active():
                 late.cancel()
-        return {worker: found[worker] for worker in asked if worker in found}
+        return found

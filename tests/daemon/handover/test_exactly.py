@@ -14,6 +14,8 @@ from twisted_ws import ChannelService, Identity, WebSocketService
 from twisted_ws.daemon.handover.giving import BACK, Giving, Sockets
 from twisted_ws.daemon.handover.taking import Taking
 from twisted_ws.engines.contract import Disconnect
+from twisted_ws.inspection.answers import answerInspection
+from twisted_ws.inspection.callers import Asked, callers
 from twisted_ws.server.handover.arrival import Arrival
 from twisted_ws.wire.loop.turns import STEPS
 
@@ -395,6 +397,26 @@ def test_stops(moving):
     moving.giving.stop().addCallback(stopped.append)
     assert len(stopped) == 2
     machine.workers[0].flushErrors()
+
+
+def test_whoIsThere(moving):
+    """A list of callers, made at any moment, has nobody twice, and at the end everybody."""
+    machine = moving.machine
+    for server in (machine.hub, *[each.server for each in machine.workers]):
+        answerInspection(server)
+    clients = [machine.connect(0, f"u{number}", "a") for number in range(100)]
+    moving.give()
+    lists = []
+    while not moving.done:
+        looking = Deferred.fromCoroutine(callers(machine.hub, Asked(limit=1000)))
+        while not looking.called:
+            moving.step(0.0005)
+        lists.append([msgspec.json.decode(each)["id"] for each in looking.result.callers])
+    looking = Deferred.fromCoroutine(callers(machine.hub, Asked(limit=1000)))
+    moving.step(0.1)
+    assert len(lists) > 2
+    assert all(len(set(each)) == len(each) for each in lists)
+    assert len(looking.result.callers) == looking.result.total == len(clients)
 
 
 def test_anotherVersion(moving, monkeypatch):

@@ -31,7 +31,7 @@ from twisted_ws.daemon.succession.will import FIRST, HUB, VERSION, Place, Will
 from twisted_ws.daemon.systemd import notify
 from twisted_ws.daemon.workers.control import ControlSocket
 from twisted_ws.daemon.workers.cores import cores
-from twisted_ws.daemon.workers.crew import Crew, RollFailed, Worker
+from twisted_ws.daemon.workers.crew import Crew, RollFailed, Stage, Worker
 from twisted_ws.daemon.workers.orders import Orders, settingsFor
 from twisted_ws.daemon.workers.sockets import HeldPort, HeldUnixPort, HoldingReactor, InheritedHeldUnixPort
 from twisted_ws.daemon.workers.spawning import Launcher
@@ -44,7 +44,7 @@ from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.metrics.collector import Collector
 from twisted_ws.metrics.declared import Source
-from twisted_ws.metrics.scrape import Scrape
+from twisted_ws.metrics.scrape import Asked, Scrape
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.websocket.runtime import Runtime
@@ -274,9 +274,17 @@ class Supervisor(ProcessDaemon):
             self._hub.attach(link)
         self._addresses.attach(link)
         self._rates.attach(link)
+        link.answer("worker.counted", lambda said: self._counted(worker, said))
         return link
 
+    def _counted(self, worker: Worker, said: bytes) -> None:
+        """Note what a worker says of its metrics before it ends."""
+        assert self._scrape is not None
+        self._scrape.past.saw(_place(worker), worker, said)
+
     def _ended(self, worker: Worker, how: str) -> None:
+        assert self._scrape is not None
+        self._scrape.past.ended(_place(worker), worker)
         self.crew.processEnded(worker, how)
 
     # Metrics: one look shows all workers.
@@ -284,8 +292,10 @@ class Supervisor(ProcessDaemon):
     def _makeScrape(self) -> Scrape:
         return Scrape(Collector(self.server, self.source), self._askWorkers)
 
-    def _askWorkers(self) -> dict[str, Deferred[bytes]]:
-        return {str(each.slot + 1): each.line.request("worker.metrics") for each in self.crew.ready}
+    def _askWorkers(self) -> Asked:
+        """Ask all that have connections; those that are leaving come first."""
+        leaving = [each for each in self.crew.workers if each.stage is Stage.LEAVING and each.isLinked]
+        return {(_place(each), each): each.line.request("worker.metrics") for each in (*leaving, *self.crew.ready)}
 
     def source(self) -> Source:
         """Return what metrics are read from, as it is now."""
@@ -605,6 +615,11 @@ def _numbered(descriptors: list[int], more: Sequence[int]) -> list[int]:
     first = FIRST + len(descriptors)
     descriptors += more
     return list(range(first, first + len(more)))
+
+
+def _place(worker: Worker) -> str:
+    """Return the number of a worker, as metrics have it."""
+    return str(worker.slot + 1)
 
 
 class _Workers(Factory):

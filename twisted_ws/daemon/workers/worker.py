@@ -75,6 +75,8 @@ _log = Logger()
 FLUSH = 1.0
 # The same for callers that could not be given to another worker to answer their Close, at least.
 LAST = 5.0
+# The same for the supervisor to take note of the last figures.
+COUNTED = 1.0
 
 
 class WorkerDaemon(Daemon):
@@ -453,6 +455,14 @@ class Work:
             self._leave()
 
     def _end(self, result: object = None) -> None:
+        """End, when the supervisor knows what was counted here."""
+        if self._daemon is None or not self.link.isUp:
+            self._stop()
+            return
+        told = self.link.request("worker.counted", self._daemon.report())
+        told.addTimeout(COUNTED, self._reactor).addErrback(lambda failure: None).addBoth(self._stop)
+
+    def _stop(self, result: object = None) -> None:
         if self._reactor.running:
             self._reactor.stop()
         else:
