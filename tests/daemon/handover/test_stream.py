@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
 
@@ -145,6 +146,26 @@ def test_cutOff(loop, ends):
     loop.settle()
     one._socket.shutdown(socket.SHUT_WR)
     loop.settle()
+    assert (other.frames, other.hasEnded) == ([], 1)
+    other.close()
+    assert os.read(read, 1) == b""  # the end of the pipe: nobody has its other side
+    os.close(read)
+
+
+def test_tooFewDescriptors(loop, ends):
+    """If this process may not open as many files as come, the stream ends, and those that it has got are closed."""
+    one, other = ends
+    read, write = os.pipe()
+    one.send("x", descriptors=[write] * 4)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(write)
+    os.close(free)
+    os.close(write)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, hard))
+    try:
+        loop.settle()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert (other.frames, other.hasEnded) == ([], 1)
     other.close()
     assert os.read(read, 1) == b""  # the end of the pipe: nobody has its other side
