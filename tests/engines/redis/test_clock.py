@@ -65,8 +65,12 @@ def ids(harness, node):
     return sorted(each.id for each in harness.wait(node.engine.nodes()))
 
 
+def members(harness, node):
+    return harness.wait(node.engine.members("a", "", 10, 1000)).members
+
+
 def users(harness, node):
-    return [each.user for each in harness.wait(node.engine.members("a", "", 10, 1000)).members]
+    return [each.user for each in members(harness, node)]
 
 
 def test_setBackWhenANodeDies(harness, node):
@@ -92,11 +96,8 @@ def test_setBackWhenAUserLeaves(harness, node):
     for number in range(2):
         first.enter("a", number, f"user {number}")
     assert harness.until(lambda: len(first.joins) == 2)
-    harness.advance(1)
     first.leave("a", 1)
-    assert harness.until(
-        lambda: [each.connections for each in harness.wait(first.engine.members("a", "", 9, 99)).members] == [1, 0]
-    )
+    assert harness.until(lambda: sum(each.connections for each in members(harness, first)) == 1)
     harness.shift(-HOUR)
     assert harness.until(lambda: first.leaves)
     assert users(harness, first) == ["user 0"]
@@ -105,7 +106,7 @@ def test_setBackWhenAUserLeaves(harness, node):
 @pytest.mark.parametrize("shift", [HOUR, -HOUR])
 def test_set(harness, node, shift):
     """When the clock is set, nodes stay, users stay, and messages arrive once and in order; what is too old by it, is."""
-    nodes = [node(presenceDelay=3) for _ in range(3)]
+    nodes = [node(presenceDelay=60) for _ in range(3)]  # longer than a busy machine stands still
     feeds = [each.watch("a") for each in nodes]
     assert harness.until(lambda: all(feed.isLive for feed in feeds))
     for number, each in enumerate(nodes):
