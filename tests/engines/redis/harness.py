@@ -26,9 +26,9 @@ class RedisHarness(ReactorHarness):
     countDelay = 1.0
     byteTolerance = 0.2
     watchRest = 0.3
-    times = Times(closed=0.02, probe=1.0, lease=3.0)
-    lease = 4.5
-    noticeAfter = 3.0
+    times = Times(closed=0.02, probe=2.5, lease=5.0)
+    lease = 7.5
+    noticeAfter = 6.0
     binary = VALKEY
     servers = {}  # by binary
     stride = 1  # bytes between two cuts

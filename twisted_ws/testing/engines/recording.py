@@ -57,6 +57,7 @@ class Feed:
         self._asking = 0  # the number of the question whose answer is awaited; 0: none
         self._asked = 0
         self._held: list[Publication] = []
+        self._former: set[str] = set()  # the epochs that it has left: what comes late of them was in the history
 
     @property
     def texts(self) -> list[str]:
@@ -69,6 +70,8 @@ class Feed:
 
     def received(self, publication: Publication) -> None:
         """Take a publication in any order."""
+        if publication.epoch in self._former:
+            return
         if not self.isLive or self.position is None:
             self._held.append(publication)
         elif publication.epoch != self.position.epoch or publication.offset > self.position.offset + 1:
@@ -85,7 +88,7 @@ class Feed:
             return
         if self.position is not None:
             self.gaps.append(self.position)
-        self.position = position
+        self._move(position)
         self._asking = 0
         self.isLive = True
         self._held = [each for each in self._held if each.epoch == position.epoch]
@@ -116,11 +119,11 @@ class Feed:
         publications = [*history.publications]
         if not history.recovered and after.epoch:
             self.gaps.append(after)
-        self.position = history.position
+        self._move(history.position)
         for each in publications:
             self._take(each)
         if publications:
-            self._ask(self.position)
+            self._ask(publications[-1].position)
         else:
             self.isLive = True
             self._sort()
@@ -138,7 +141,13 @@ class Feed:
 
     def _take(self, publication: Publication) -> None:
         self.heard.append(publication)
-        self.position = publication.position
+        self._move(publication.position)
+
+    def _move(self, position: Position) -> None:
+        if self.position is not None and self.position.epoch != position.epoch:
+            self._former.add(self.position.epoch)
+            self._former.discard(position.epoch)
+        self.position = position
 
 
 class RecordingNode:
