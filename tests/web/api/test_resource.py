@@ -346,6 +346,15 @@ def test_disconnect() -> None:
     assert world.call("/api/disconnect", user="nobody") == {"disconnected": 0}
 
 
+@pytest.mark.parametrize("channel", ["a", "*"])
+def test_explainRefuses(channel: str) -> None:
+    """Grants that are no channels are refused, whatever they are asked about."""
+    world = Back()
+    path = f"/api/explain?action=publish&channel={channel}&grants="
+    assert world.refused(f"{path}b%7F") == (400, "bad-channel")
+    assert "steps" in world.read(f"{path}b")
+
+
 def test_historyBackwards() -> None:
     """A back end reads the newest messages, and page by page what is before them."""
     world = Back()

@@ -44,10 +44,10 @@ async def explain(call: Call) -> schemas.Explained:
     """Say whether somebody may do something with a channel, and why."""
     query = call.query
     channel = checkNameOrPattern(query.channel, call.server.limits.channelName)
-    if isPattern(channel) and query.action != "subscribe":
-        return schemas.Explained(False, [schemas.Step("a pattern is for subscriptions")], None)
     grants = tuple(query.grants.split())
     Grants(grants)  # refuses what is not a name
+    if isPattern(channel) and query.action != "subscribe":
+        return schemas.Explained(False, [schemas.Step("a pattern is for subscriptions")], None)
     asked = explaining.Asked(
         query.action, channel, query.connection, query.user, tuple(query.scopes.split()), grants, query.service
     )
