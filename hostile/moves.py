@@ -34,16 +34,24 @@ class Move:
         sentence: what happens.
         times: how often.
         dies: the process that is killed in the middle: "old", "new", or "" for none.
+        command: of ``twisted-ws``, by which it happens.
     """
 
     name: str
     sentence: str
     times: int = 1
     dies: str = ""
+    command: tuple[str, ...] = ("reload", "--services")
 
 
 MOVES = [
     Move("ten upgrades", "The worker is replaced ten times in a row (`twisted-ws reload --services`).", 10),
+    Move(
+        "ten upgrades of the whole server",
+        "Supervisor and worker are replaced ten times in a row (`twisted-ws upgrade`).",
+        10,
+        command=("upgrade",),
+    ),
     Move("old worker killed", "The old worker is killed (SIGKILL) in the middle.", dies="old"),
     Move(
         "new worker killed",
@@ -78,12 +86,12 @@ class MoveRow:
         return asdict(self)
 
 
-def _reload(daemon: Daemon) -> None:
-    command = [sys.executable, "-m", "twisted_ws", "reload", "--services"]
+def _run(words: tuple[str, ...], daemon: Daemon) -> None:
+    command = [sys.executable, "-m", "twisted_ws", *words]
     command += ["--state-directory", str(daemon.directory / "state" / "twisted-ws")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     if done.returncode:
-        raise RuntimeError(f"twisted-ws reload says {done.stderr.strip()}")
+        raise RuntimeError(f"twisted-ws {words[0]} says {done.stderr.strip()}")
 
 
 def _happen(each: Move, daemon: Daemon, crowd: Crowd) -> None:
@@ -92,7 +100,7 @@ def _happen(each: Move, daemon: Daemon, crowd: Crowd) -> None:
         count = sum(client.kind == "counter" for client in crowd.clients)
         (daemon.directory / f"{each.dies} dies").write_text(str(count // 2))
     for _ in range(each.times):
-        _reload(daemon)
+        _run(each.command, daemon)
     if each.dies:
         until("it died", lambda: not (daemon.directory / f"{each.dies} dies").exists())
     if each.dies == "new":  # the next worker gets what the old one has left

@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from tests.browser.chromium import Tab
-from tests.daemon.workers.support import reload, workers
+from tests.daemon.workers.support import tell, workers
 from tests.live.proxies import fromPage
 from tests.live.support import running, writeService
 from tests.transcript import ROOT
@@ -57,7 +59,8 @@ _PAGE = """
 """
 
 
-def test_nobodyNotices(tab: Tab) -> None:
+@pytest.mark.parametrize("command", [("reload", "--services"), ("upgrade",)])
+def test_nobodyNotices(command: tuple[str, ...], tab: Tab) -> None:
     """Over upgrades behind a proxy that ends TLS, a page sees no close of any kind, each message once, and the new code.
 
     The page has a raw WebSocket, the client of the package and an event stream.
@@ -78,7 +81,7 @@ def test_nobodyNotices(tab: Tab) -> None:
             for number in range(1, 3):
                 before = set(workers(server))
                 writeService(place, _SERVICE.replace("VERSION", f"v{number}"))
-                assert reload(place, "--services") == (0, "")
+                assert tell(place, *command) == (0, "")
                 assert not before & set(workers(server))
                 server.curl("--data", str(number), path="/channels/news")
                 tab.run('raw.send("next")')

@@ -20,9 +20,9 @@ import pytest
 import twisted_ws
 from hostile.moved import Crowd, Publications, versions
 from tests.daemon.test_handover_live import CONFIG, write
-from tests.daemon.workers.support import isGone, state
-from tests.live.nursery import BIN, run
-from tests.live.support import COMMAND, PATIENCE, Running, environment, running, until
+from tests.daemon.workers.support import children, isGone, supervisor, tell, workers
+from tests.live.nursery import BIN
+from tests.live.support import PATIENCE, Running, running, until
 
 PACKAGE = Path(twisted_ws.__file__).parent
 HEIR = "daemon/succession/heir.py"
@@ -43,11 +43,9 @@ presence = true
 KINDS = {"raw": 20, "json": 20, "deflate": 10, "pattern": 5, "counter": 20, "stream": 10, "stream of a pattern": 5}
 
 
-def upgrade(place: Path, *arguments: str) -> tuple[int, str]:
-    """Run ``twisted-ws upgrade``, and return its exit code and what it says."""
-    command = [*COMMAND, "upgrade", "--state-directory", str(place / "state"), *arguments]
-    done = run(command, PATIENCE, cwd=place, env=environment(place), text=True)
-    return done.returncode, done.stdout + done.stderr
+def upgrade(place: Path) -> tuple[int, str]:
+    """Run ``twisted-ws upgrade``, and return its exit code and what it says of errors."""
+    return tell(place, "upgrade")
 
 
 @contextmanager
@@ -66,31 +64,6 @@ def server(
             yield started, place
 
 
-def children(process: int, word: bytes) -> list[int]:
-    """Return the children of a process that have a word in their command line."""
-    found = []
-    for number in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
-            fields = state(int(number))
-        except OSError:
-            continue
-        if int(fields[1]) == process and word in words and fields[0] != "Z":
-            found.append(int(number))
-    return found
-
-
-def supervisor(daemon: Running) -> int:
-    """Return the number of the process that is the supervisor now: the first one, or a child of it that took its place."""
-    found = children(daemon.process.pid, b"twisted_ws.daemon.succession")
-    return found[0] if found else daemon.process.pid
-
-
-def workers(daemon: Running) -> set[int]:
-    """Return the numbers of its workers."""
-    return set(children(supervisor(daemon), b"twisted_ws.daemon.workers"))
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_nobodyNotices(count: int) -> None:
     """Over upgrades of the whole server, no connection is closed, loses a message or gets one twice; new code answers on it.
@@ -101,13 +74,12 @@ def test_nobodyNotices(count: int) -> None:
         port, http = daemon.port("ws"), daemon.port("http")
         with Crowd(port, KINDS, 5, 0.2) as crowd, Publications(http, 5, 100, 100) as publications:
             for number in range(1, 3):
-                before, old = supervisor(daemon), workers(daemon)
+                before, old = supervisor(daemon), set(workers(daemon))
                 write(place, f"v{number}")
-                code, said = upgrade(place)
-                assert (code, said) == (0, f"process {daemon.process.pid}: the server has been replaced\n"), said
+                assert upgrade(place) == (0, "")
                 assert supervisor(daemon) not in (before, daemon.process.pid)
                 assert len(workers(daemon)) == count
-                assert not old & workers(daemon)
+                assert not old & set(workers(daemon))
                 crowd.askAll()
                 assert versions(crowd.clients) == {f"v{number}"}
             publications.stop()

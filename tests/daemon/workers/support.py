@@ -39,8 +39,8 @@ def isGone(process: int) -> bool:
         return True
 
 
-def workers(server: Running) -> list[int]:
-    """Return the numbers of its workers."""
+def children(process: int, word: bytes) -> list[int]:
+    """Return the children of a process that have a word in their command line."""
     found = []
     for number in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -48,9 +48,20 @@ def workers(server: Running) -> list[int]:
             words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if int(fields[1]) == server.process.pid and b"twisted_ws.daemon.workers" in words and fields[0] != "Z":
+        if int(fields[1]) == process and word in words and fields[0] != "Z":
             found.append(int(number))
     return found
+
+
+def supervisor(server: Running) -> int:
+    """Return the number of its supervisor: the process that was started, or the child of it that has taken its place."""
+    found = children(server.process.pid, b"twisted_ws.daemon.succession")
+    return found[0] if found else server.process.pid
+
+
+def workers(server: Running) -> list[int]:
+    """Return the numbers of its workers."""
+    return children(supervisor(server), b"twisted_ws.daemon.workers")
 
 
 def whose(client: ClientConnection) -> int:
@@ -79,7 +90,12 @@ def ended(client: ClientConnection) -> int:
 
 
 def reload(place: Path, *arguments: str) -> tuple[int, str]:
-    """Run ``twisted-ws reload``, and return its exit code and what it says."""
-    command = [*COMMAND, "reload", "--state-directory", str(place / "state"), *arguments]
+    """Run ``twisted-ws reload``, and return its exit code and what it says of errors."""
+    return tell(place, "reload", *arguments)
+
+
+def tell(place: Path, *words: str) -> tuple[int, str]:
+    """Run a command for the server that works in a directory, and return its exit code and what it says of errors."""
+    command = [*COMMAND, *words, "--state-directory", str(place / "state")]
     done = run(command, PATIENCE, cwd=place, env=environment(place), text=True)
     return done.returncode, done.stderr
