@@ -47,8 +47,9 @@ if TYPE_CHECKING:
 
 # Seconds beyond `Limits.workerStart`, which its trial of a worker may take, for a new supervisor to be ready.
 START = 30.0
-# Seconds for requests that are being answered, and for what is on its way to workers, to end.
-SETTLE = 3.0
+# Seconds for requests that have begun to come and to be answered, and then for what is on its way to workers to arrive. A hub that
+# waits for a worker answers a publisher after 2.5.
+SETTLE = 5.0
 # Seconds between two looks whether they have.
 LOOK = 0.005
 # Seconds for the new supervisor to take what it is given: a million messages take some five.
@@ -168,6 +169,10 @@ class Offer:
         for each in self._held:
             each.hold()
         await self._until(lambda: not any(each.isBusy for each in self._held))
+        for each in self._held:
+            each.turnAway()  # or it would publish what the new supervisor does not know
+        if not await self._until(lambda: not any(each.isBusy for each in self._held)):
+            raise ConfigurationError("Requests that have begun are not answered in time: try again later.")
         self._outboxStopped = True
         await supervisor.stopOutbox()
         self._workers = supervisor.crew.hold()
@@ -250,8 +255,6 @@ class Offer:
         assert stream is not None
         assert heir is not None
         assert heir.pid is not None
-        for each in self._held:
-            each.turnAway()
         for worker in supervisor.crew.workers:
             if worker not in self._workers:
                 worker.process.kill()
