@@ -18,7 +18,7 @@ def connect(world: World) -> tuple[Connection, Any]:
 
 
 def test_noFurtherRequest(world: World) -> None:
-    """A request that comes while the site is held is not begun: what has come of it can go elsewhere, or is answered afterwards."""
+    """A request that comes while the site is held is not begun: what has come of it can go elsewhere, or is answered later."""
     connection, protocol = connect(world)
     assert connection.ask(GET).status == 200
     protocol.hold()
@@ -55,7 +55,7 @@ def test_whatHasBegun(world: World) -> None:
 
 
 def test_turnedAway(world: World) -> None:
-    """A request whose body or permission has not come in time is refused with 503, and handled no more; others are left alone."""
+    """A request whose body or permission has not come in time is refused with 503, and handled no more; others are not."""
     body, asking, answering = connect(world), connect(world), connect(world)
     body[0].send(post(b"hello")[:-2])
     asking[0].send(GET.replace(b"echo", b"asks"))

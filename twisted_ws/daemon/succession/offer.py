@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 # Seconds beyond `Limits.workerStart`, which its trial of a worker may take, for a new supervisor to be ready.
 START = 30.0
-# Seconds for requests that have begun to come and to be answered, and then for what is on its way to workers to arrive. A hub that
-# waits for a worker answers a publisher after 2.5.
+# Seconds for requests that have begun to come and to be answered, and then for what is on its way to workers to arrive. A hub
+# that waits for a worker answers a publisher after 2.5.
 SETTLE = 5.0
 # Seconds between two looks whether they have.
 LOOK = 0.005
@@ -131,7 +131,7 @@ class Offer:
             os.close(int(passed[0]))
         self._stream = stream = HandStream(ours, self._reactor)
         stream.received = self._received
-        await self._expect("ready", supervisor.settings.limits.workerStart + START, "It was not ready")
+        await self._expect("ready", supervisor.settings.limits.workerStart + START, "The new one was not ready")
 
     def _received(self, frame: list[Any], descriptors: list[int]) -> None:
         kind, *fields = frame
@@ -238,7 +238,7 @@ class Offer:
             file.close()
             estate = Estate(number, supervisor.addresses())
             stream.send("estate", msgspec.msgpack.encode(estate), descriptors=(records, self._asker))
-            await self._expect("have", TAKE, "It did not take over")
+            await self._expect("have", TAKE, "The new one did not take over")
         finally:
             os.close(records)
 
@@ -313,7 +313,7 @@ class _Heir(ProcessProtocol):
     def _tell(self, reason: Failure) -> None:
         last = self._printed.decode("utf-8", "replace").strip().rpartition("\n")[2]
         how = howEnded(reason.value)
-        self._failed(f"It {how}: {last}" if last else f"It {how}.")
+        self._failed(f"The new one {how}: {last}" if last else f"The new one {how}.")
 
     def end(self) -> None:
         """End it at once."""
