@@ -174,25 +174,37 @@ class Expectation:
 
     def arrive(self, subscriber: BufferedSubscriber, states: Iterable[SubscriptionState]) -> Deferred[Any] | None:
         """Let a subscriber go on with its subscriptions; return a Deferred if the engine has to be asked for something."""
-        waiting = []
+        waiting, patterns = [], []
         presence = self._channels.presence
         for state in states:
             if state.entered is not None:
                 presence.arrive(state.channel, subscriber, *state.entered)
-            if (later := self._arrive(subscriber, state)) is not None:
+            if state.position is None:
+                patterns.append(state.channel)
+            elif (later := self._arrive(subscriber, state, Position(*state.position))) is not None:
                 waiting.append(later)
-        return Deferred.fromCoroutine(_all(waiting)) if waiting else None
+        if waiting:
+            return Deferred.fromCoroutine(self._arriveAll(subscriber, waiting, patterns))
+        self._arrivePatterns(subscriber, patterns)
+        return None
 
-    def _arrive(self, subscriber: BufferedSubscriber, state: SubscriptionState) -> Deferred[Any] | None:
-        channels, name = self._channels, state.channel
-        expected = self._expected.get(name)
-        if state.position is None:
+    async def _arriveAll(self, subscriber: BufferedSubscriber, waiting: Iterable[Deferred[Any]], patterns: Iterable[str]) -> None:
+        for each in waiting:
+            await each
+        # Not before: until now, what they match is in the journal, which the subscriber gets next.
+        self._arrivePatterns(subscriber, patterns)
+
+    def _arrivePatterns(self, subscriber: BufferedSubscriber, patterns: Iterable[str]) -> None:
+        channels = self._channels
+        for name in patterns:
             if name not in channels._feeds:
                 channels._watch(name, None)
             channels._enlist(subscriber, name)
             channels._patterns += 1
-            return None
-        position = Position(*state.position)
+
+    def _arrive(self, subscriber: BufferedSubscriber, state: SubscriptionState, position: Position) -> Deferred[Any] | None:
+        channels, name = self._channels, state.channel
+        expected = self._expected.get(name)
         history = None if expected is None else expected.after(position)
         if history is None:
             feed = channels._feeds.get(name) or channels._watch(name, None)
@@ -230,8 +242,3 @@ class Expectation:
         finally:
             channels._removeJoining(feed, joining)
         self._go(subscriber, state, history)
-
-
-async def _all(waiting: Iterable[Deferred[Any]]) -> None:
-    for each in waiting:
-        await each

@@ -399,6 +399,30 @@ def test_stops(moving):
     machine.workers[0].flushErrors()
 
 
+def test_patternWhileAChannelIsAskedFor(moving):
+    """A subscriber of a pattern whose other channel has to be asked for gets what is published meanwhile once."""
+    machine = moving.machine
+    client = machine.workers[0].connect("/patterns?channel=b&channel=a.*")
+    client.pause()
+    for number in range(100):
+        machine.hub.publish("b", f"b{number} " + "x" * 1000)
+    moving.step(1)
+    moving.give()
+    while len(machine.workers[0].server.callers):
+        moving.step(0.001)
+    links(machine)[1].delay = 0.1
+    for _ in range(20):
+        machine.hub.publish("a.x", "p")
+        machine.hub.broadcast("all")
+        moving.step(0.02)
+    while not moving.done:
+        moving.step(0.001)
+    client.resume()
+    moving.step(1)
+    came = client.readMessages()
+    assert (came.count("p"), came.count("all"), len([text for text in came if text[0] == "b"])) == (20, 20, 100)
+
+
 def test_whoIsThere(moving):
     """A list of callers, made at any moment, has nobody twice, and at the end everybody."""
     machine = moving.machine

@@ -244,7 +244,7 @@ class Giving:
             while self._isSorting or not self._isOver:
                 await self._wait()
             await self._takeBack()
-            self._noting.end()
+            self._arrival.settled().addCallback(lambda _: self._noting.end())
             self._stream.close()
             self._isDone = True
             for each in self._whenDone:

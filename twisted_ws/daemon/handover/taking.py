@@ -114,7 +114,7 @@ class Taking:
     def _end(self) -> None:
         if not self.done.called:
             self._stream.close()
-            self._noting.end()
+            self._arrival.settled().addCallback(lambda _: self._noting.end())
             self.done.callback(None)
 
     async def _take(self, decoder: Callable[[bytes], Any], arrival: Any, fields: Sequence[Any], sockets: Sequence[int]) -> None:

@@ -60,6 +60,29 @@ class Arrival:
         self._server = server
         self._expectation = expectation
         self._journal = journal
+        self._pending = 0
+        self._whenSettled: list[Deferred[None]] = []
+
+    def awaits(self, waiting: Deferred[Any]) -> None:
+        """Note that a caller or visitor goes on only when a Deferred has fired, which has all its callbacks already."""
+        self._pending += 1
+        waiting.addBoth(self._awaited)
+
+    def _awaited(self, result: object) -> None:
+        self._pending -= 1
+        if not self._pending:
+            waiting, self._whenSettled = self._whenSettled, []
+            for each in waiting:
+                each.callback(None)
+
+    def settled(self) -> Deferred[None]:
+        """Return a Deferred that fires when all who have come go on, so that nobody needs the journal any more."""
+        settled: Deferred[None] = Deferred()
+        if self._pending:
+            self._whenSettled.append(settled)
+        else:
+            settled.callback(None)
+        return settled
 
     def refusal(self, state: CallerState) -> str | None:
         """Return why a caller cannot go on here; None if it can."""
@@ -142,6 +165,7 @@ class Arrival:
             waiting.addCallbacks(
                 lambda _: self._goOn(connection, dispatcher, state), self._failed, errbackArgs=(dispatcher, state)
             ).addErrback(self._broken, connection)
+            self.awaits(waiting)
 
     def _resubscribe(self, caller: Caller, state: CallerState, service: Any) -> Deferred[Any] | None:
         subscriber: BufferedSubscriber

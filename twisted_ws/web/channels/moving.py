@@ -263,6 +263,7 @@ class StreamArrival:
         else:
             waiting.addCallbacks(lambda _: self._goOn(stream, subscriber, state), self._failed, errbackArgs=(stream,))
             waiting.addErrback(self._broken, connection)
+            self._arrival.awaits(waiting)
 
     def _failed(self, failure: Failure, stream: EventStream) -> None:
         failure.trap(ChannelError, ConnectionClosed, CancelledError)  # the last: its peer has left
