@@ -106,7 +106,7 @@ def test_comesBack(tab: Tab) -> None:
             server.curl("--data", "0", path="/channels/news")
             tab.wait("got.client.length && got.events.length")
             for number in range(1, 3):
-                assert reload(place, "--services") == (0, "")
+                assert tell(place, "reload", "--services") == (0, "")
                 server.curl("--data", str(number), path="/channels/news")
                 assert tab.wait(f"got.client.length > {number} && got.events.length > {number}")
             wanted = [str(number) for number in range(3)]
