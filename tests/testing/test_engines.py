@@ -9,9 +9,10 @@ from twisted.python.failure import Failure
 
 from tests.testing import shared
 from tests.testing.shared import Middle, SharedEngine, SharedHarness
+from twisted_ws.engines.contract import History
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.message import Kind, Message, Position, Publication, parsePosition
-from twisted_ws.testing.engines import Capability, ClockHarness, EngineContract
+from twisted_ws.testing.engines import Capability, ClockHarness, EngineContract, RecordingNode
 
 TESTS = {name: test for name, test in vars(EngineContract).items() if name.startswith("test_")}
 
@@ -491,6 +492,32 @@ def test_deferreds():
             return MakesDeferreds(limits, settings.wheel, settings.wheel.seconds)
 
     broken("test_noDeferreds", Harness)
+
+
+def test_lateOfAFormerEpoch():
+    """What comes late of an epoch that a subscription has left is in its history already, and asks for nothing."""
+
+    class Engine:
+        asked = 0
+
+        def watch(self, channel):
+            return Position("e", 1)
+
+        def since(self, channel, after, limit):
+            self.asked += 1
+            publications = [message("e", 2), message("f", 3)] if after.epoch == "e" else []
+            return History(after, True, publications)
+
+    def message(epoch, offset):
+        return Publication("a", epoch, offset, Kind.TEXT, b"", None, 0.0)
+
+    node = RecordingNode()
+    node.engine = Engine()
+    feed = node.watch("a")
+    for each in (message("f", 3), message("e", 2), message("f", 4)):
+        node.received(each)
+    assert [str(each.position) for each in feed.heard] == ["e:2", "f:3", "f:4"]
+    assert (feed.isLive, feed.gaps, node.engine.asked) == (True, [], 2)
 
 
 def test_logged():
