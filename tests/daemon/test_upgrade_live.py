@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import sys
 import tempfile
@@ -133,6 +135,11 @@ def test_otherSettings() -> None:
         ask(daemon, "/channels/a", b"one")
         ask(daemon, "/channels/a", b"two")
         assert len(ask(daemon, "/api/channels/a/history")["messages"]) == 1  # type: ignore[arg-type]
+        old = daemon.port("http")
+        config.write_text('broadcast-interface = "127.0.0.2"\n' + config.read_text())
+        assert upgrade(place)[0] == 0
+        with socket.socket() as refused:
+            assert refused.connect_ex(("127.0.0.1", old)) == errno.ECONNREFUSED
         client.send("next")
         assert client.recv(PATIENCE) == "1 v0"
 

@@ -36,7 +36,7 @@ from twisted_ws.daemon.settings import Settings
 from twisted_ws.daemon.succession.will import ERRORS, KEEPER, OUTPUT, STREAM, WILL, Adopted, Estate, Place, Will, decode
 from twisted_ws.daemon.workers.crew import Stage, Worker
 from twisted_ws.daemon.workers.policy import Pulse
-from twisted_ws.daemon.workers.sockets import HeirReactor, HoldingReactor, SucceedingReactor
+from twisted_ws.daemon.workers.sockets import HeirReactor, HeldPort, HoldingReactor, SucceedingReactor
 from twisted_ws.daemon.workers.spawning import SUPERVISORS
 from twisted_ws.daemon.workers.supervisor import Supervisor
 from twisted_ws.daemon.workers.worker import _install as installReactor
@@ -73,7 +73,6 @@ class Heir(Supervisor):
         self._said: list[Any] = []  # what each of them has told the hub of itself
         self._requests: list[tuple[tuple[str, ...], bytes, int]] = []
         self._stopping = 0.0
-        self._isReady = False
         super().__init__(settings, None, reactor, options.settings, options.given)
         self.program = will.program
         changed = [name for name, value in self.fixed().items() if value != will.fixed[name]]
@@ -197,13 +196,23 @@ class Heir(Supervisor):
         self._reactor.addSystemEventTrigger("before", "shutdown", self.stopService)
         if self._will.control != -1:
             self._control.inherit(self._will.control)
-        self._isReady = True
+            os.close(self._will.control)
+        self._closeOthers()
         self.startService()
         for each in self._broadcastListeners:
             if each.port is not None:
                 each.port.startReading()
         for place, data, descriptor in self._requests:
             self._serve(place, data, descriptor)
+
+    def _closeOthers(self) -> None:
+        """Close what nothing here listens on by itself: a port that the settings no longer name would take clients in vain."""
+        held = {each.place for each in self._webSocketListeners if isinstance(each.port, HeldPort)}
+        kept = {(each.option, each.where, each.interface) for each in held}
+        for place in self._will.places:
+            if (place.option, place.where, place.interface) not in kept:
+                for each in place.descriptors:
+                    os.close(each)  # ports that go on have duplicates
 
     def _run(self) -> None:
         """Take the workers, and replace them."""
