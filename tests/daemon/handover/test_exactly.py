@@ -423,6 +423,42 @@ def test_patternWhileAChannelIsAskedFor(moving):
     assert (came.count("p"), came.count("all"), len([text for text in came if text[0] == "b"])) == (20, 20, 100)
 
 
+def test_aHandlerThatRunsOn(moving):
+    """Whoever waits for a handler goes when that has ended; one for whom it runs on stays to the end of the time."""
+    ends = []
+
+    class Slow(WebSocketService):
+        resumable = True
+
+        def onTextMessage(self, caller, text):
+            ends.append(Deferred())
+            return ends[-1]
+
+    machine = moving.machine
+    for each in machine.workers:
+        each.server.mount("/slow", Slow())
+    clients = [machine.workers[0].connect("/slow") for _ in range(2)]
+    for client in clients:
+        client.writeTextMessage("go")
+    moving.step(0.1)
+    moving.give()
+    for _ in range(20):
+        moving.step(0.1)
+    assert (moving.done, len(machine.workers[0].server.callers)) == ([], 2)
+    ends[0].callback("done")
+    for _ in range(20):
+        moving.step(0.1)
+    assert clients[0].readMessages() == ["done"]
+    assert [len(each.server.callers) for each in machine.workers] == [1, 1]
+    while not moving.done:
+        moving.step(0.1)
+    assert (moving.done, moving.giving.given) == ([True], 1)
+    assert [client.closed for client in clients] == [None, None]  # whoever has called this asks those who are left to leave
+    ends[1].callback("late")
+    moving.step(0.1)
+    assert clients[1].readMessages() == ["late"]
+
+
 def test_whoIsThere(moving):
     """A list of callers, made at any moment, has nobody twice, and at the end everybody."""
     machine = moving.machine
