@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import sys
 import tempfile
 import urllib.request
@@ -225,6 +226,27 @@ def test_aVersionThatFails(place: Path, old: str, new: str, why: str) -> None:
             tallies = crowd.rest(publications.counts)
         assert all(each.isWhole for each in tallies.values()), tallies
         assert workers(daemon) == before
+
+
+def test_clientsThatLeave(place: Path) -> None:
+    """A client of the broadcast site that leaves while the server is being replaced does no harm."""
+    release = Release(place)
+    with server(command=release.program) as (daemon, where), daemon.client("/counter") as client:
+        release.install()
+        wait = "open('has', 'w').close()\n                while not os.path.exists('go'):\n                    time.sleep(0.01)\n"
+        release.change(HEIR, 'self._stream.send("have")', wait + '                self._stream.send("have")')
+        with ThreadPoolExecutor(1) as pool, socket.create_connection(("127.0.0.1", daemon.port("http"))) as leaving:
+            leaving.settimeout(PATIENCE)
+            leaving.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert leaving.recv(65536)
+            asked = pool.submit(upgrade, where)
+            until((where / "has").exists)
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it sends a reset
+            leaving.close()
+            (where / "go").touch()
+            assert asked.result() == (0, f"process {daemon.process.pid}: the server has been replaced\n")
+        client.send("next")
+        assert client.recv(PATIENCE) == "1 v0"
 
 
 def test_mistakesOfTheOperator() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import TestCase
@@ -59,6 +60,27 @@ class ControlTests(TestCase):
         assert self.asked == [False, True]
         await self.control.stop()
         assert list(controlSockets(self.directory)) == []
+
+    async def test_anAskerThatHangsUp(self) -> None:
+        """Whoever asks for an upgrade may hang up while it runs: the descriptor by which they are answered stays theirs."""
+        began, hungUp, over = Deferred[None](), Deferred[None](), Deferred[str]()
+
+        async def upgrade(asker: int) -> list[str]:
+            began.callback(None)
+            await hungUp
+            with socket.socket(fileno=os.dup(asker)) as connection:
+                over.callback(os.fsdecode(connection.getsockname()))
+            return []
+
+        self.control.upgrade = upgrade
+        self.patch(control._Control, "connectionLost", lambda protocol, reason: hungUp.callback(None))
+        self.control.listen()
+        path = f"{self.directory}/control.{os.getpid()}"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            client.sendall(b'{"upgrade": true}\n')
+            await began
+        assert await over == path
 
     async def test_saysWhich(self) -> None:
         """Whoever runs twisted-ws reload is told which process has done what."""

@@ -281,6 +281,22 @@ def test_idle(world: World) -> None:
     assert connection.take() == b""
 
 
+def test_arrives(world: World) -> None:
+    """A connection that another process had between two requests is idle, and goes on with what had come of the next one."""
+    connection = world.connect()
+    connection.protocol.arrive(b"")
+    world.clock.advance(59)
+    assert not connection.closing
+    assert connection.ask(GET).body == b"hello"
+    other = world.connect()
+    other.protocol.arrive(GET[:20])
+    assert other.ask(GET[20:]).body == b"hello"
+    last = world.connect()
+    last.protocol.arrive(post(b"x"))
+    turn(world.clock)
+    assert [each.body for each in last.responses()] == [b"x"]
+
+
 # Heads
 
 

@@ -253,15 +253,19 @@ class Heir(Supervisor):
 
     def _serve(self, place: tuple[str, ...], data: bytes, descriptor: int) -> None:
         """Go on with a connection to the broadcast site between two requests."""
-        for each in self._broadcastListeners:
-            if (each.place.option, each.place.where, each.place.interface) == place and not each.secure:
-                with socket.socket(fileno=os.dup(descriptor)) as found:
-                    family = found.family
-                protocol = self._reactor.adoptStreamConnection(descriptor, family, each.factory)
-                if data and isinstance(protocol, HttpConnection):
-                    protocol.dataReceived(data)
-                break
-        os.close(descriptor)
+        try:
+            for each in self._broadcastListeners:
+                if (each.place.option, each.place.where, each.place.interface) == place and not each.secure:
+                    with socket.socket(fileno=os.dup(descriptor)) as found:
+                        family = found.family
+                    protocol = self._reactor.adoptStreamConnection(descriptor, family, each.factory)
+                    if isinstance(protocol, HttpConnection):
+                        protocol.arrive(data)
+                    break
+        except OSError:  # the client has gone meanwhile
+            pass
+        finally:
+            os.close(descriptor)
 
     def stopService(self) -> Any:
         """See `Supervisor.stopService`."""

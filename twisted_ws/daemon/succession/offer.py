@@ -165,6 +165,7 @@ class Offer:
     async def _hold(self) -> None:
         supervisor = self._supervisor
         supervisor.holdPorts()
+        await self._pause()  # what the reactor has found ready in this turn may still be accepted
         self._held = [each for each in supervisor.server.gate.essentials if hasattr(each, "hold")]
         for each in self._held:
             each.hold()

@@ -39,7 +39,7 @@ class ControlSocket:
         reactor: the reactor.
         reload: does it, and returns what is wrong; its argument is whether services are meant.
         upgrade: gives the server to a new supervisor, which tells the asker how it went; returns what is wrong if that fails. Its
-            argument is the descriptor of the connection to the asker.
+            argument is a descriptor of the connection to the asker, which is open until this returns.
 
     Attributes:
         port: what listens; None while nothing does.
@@ -138,13 +138,22 @@ class _Control(LineOnlyReceiver):
             wanted = None
         control = self.factory.control
         if wanted == {"upgrade": True}:
-            asked = control.upgrade(self.transport.fileno())
+            asked = self._upgrade()
         elif wanted in ({"reload": "services"}, {"reload": "certificates"}):
             asked = control.reload(wanted["reload"] == "services")
         else:
             self._answer(["The request is from another version."])
             return
         Deferred.fromCoroutine(asked).addCallbacks(self._answer, self._failed)
+
+    async def _upgrade(self) -> list[str]:
+        # Whoever has asked may hang up while this runs, and our descriptor's number be that of another connection then.
+        asker = os.dup(self.transport.fileno())
+        try:
+            found: list[str] = await self.factory.control.upgrade(asker)
+            return found
+        finally:
+            os.close(asker)
 
     def _failed(self, failure: Failure) -> None:
         ControlSocket._log.failure("a reload failed inside the server", failure, event="reload.failed")

@@ -486,6 +486,12 @@ class HttpConnection(HTTPChannel):
             return None
         return transport.fileno(), bytes(self._input)
 
+    def arrive(self, data: bytes) -> None:
+        """Go on with a connection of another process, between two requests, with what has come of the next (see `moving`)."""
+        self._awaitRequest()
+        if data:
+            self.dataReceived(data)
+
     def turnAway(self) -> None:
         """Refuse a request that is not being answered yet: nobody will answer it here."""
         if self._state in (ADMITTING, BODY):
