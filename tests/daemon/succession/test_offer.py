@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
@@ -20,6 +21,9 @@ class Connection:
     def hold(self) -> None:
         """Note it."""
         self.isHeld = True
+
+    def turnAway(self) -> None:
+        """Do nothing: no request has begun."""
 
 
 class Standing:
@@ -44,6 +48,16 @@ class Standing:
         """Refuse."""
         raise ConfigurationError("not now")
 
+    def will(self) -> None:
+        """Find no more descriptors."""
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    isHeld = False
+
+    def releasePorts(self) -> None:
+        """Note it."""
+        self.isReleased = True
+
 
 def test_acceptedInTheSameTurn() -> None:
     """A connection that is accepted in the turn in which ports are held is held like those that were there before."""
@@ -54,3 +68,13 @@ def test_acceptedInTheSameTurn() -> None:
         held.result.raiseException()  # type: ignore[union-attr]
     assert [each.isHeld for each in supervisor.essentials] == [True, True]
     held.addErrback(lambda failure: None)
+
+
+def test_whatTheSystemRefuses() -> None:
+    """If the system has no descriptor left, or no room for what is given, one line says so, and the old supervisor goes on."""
+    supervisor: Any = Standing()
+    over = Deferred.fromCoroutine(Offer(supervisor, -1).run())
+    with pytest.raises(ConfigurationError, match="The system refuses what this takes: Too many open files"):
+        over.result.raiseException()  # type: ignore[union-attr]
+    assert supervisor.isReleased
+    over.addErrback(lambda failure: None)

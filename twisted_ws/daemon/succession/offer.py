@@ -96,6 +96,8 @@ class Offer:
                 raise
             if isinstance(error, ChannelError):
                 raise ConfigurationError(f"The workers do not answer: {error.message}") from None
+            if isinstance(error, OSError):  # no more descriptors, or no room for what is given
+                raise ConfigurationError(f"The system refuses what this takes: {error.strerror}.") from None
             raise
         self._leave()
 
