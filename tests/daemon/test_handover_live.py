@@ -251,7 +251,7 @@ def test_aDeathInTheMiddle(dying: str) -> None:
         with Crowd(port, kinds, 5, 0.2) as crowd, Publications(http, 5, 100) as publications:
             write(place, "v1", **{dying: "dies"})
             reload(place, "--services")
-            daemon.waitFor("SIGKILL" if dying == "new" else "1 workers have the new services")
+            daemon.waitFor("SIGKILL" if dying == "new" else "workers that have the new services: 1")
             if dying == "new":
                 daemon.waitFor("connections that go on in the new worker", 2)
             crowd.askAll()

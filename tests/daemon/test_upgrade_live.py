@@ -28,7 +28,7 @@ from tests.live.nursery import BIN
 from tests.live.support import PATIENCE, Running, running, until
 
 PACKAGE = Path(twisted_ws.__file__).parent
-HEIR = "daemon/succession/heir.py"
+SUCCESSOR = "daemon/succession/successor.py"
 PRESENT = """
 from twisted_ws import ChannelService
 class Present(ChannelService):
@@ -210,7 +210,7 @@ def test_aVersionThatFails(place: Path, old: str, new: str, why: str) -> None:
     release = Release(place)
     with server(1, mayFail=True, command=release.program) as (daemon, where):
         release.install()
-        release.change(HEIR, old, new)
+        release.change(SUCCESSOR, old, new)
         before = workers(daemon)
         with (
             Crowd(daemon.port("ws"), {"raw": 20, "counter": 20}, 5, 0.2) as crowd,
@@ -234,7 +234,7 @@ def test_clientsThatLeave(place: Path) -> None:
     with server(command=release.program) as (daemon, where), daemon.client("/counter") as client:
         release.install()
         wait = "open('has', 'w').close()\n                while not os.path.exists('go'):\n                    time.sleep(0.01)\n"
-        release.change(HEIR, 'self._stream.send("have")', wait + '                self._stream.send("have")')
+        release.change(SUCCESSOR, 'self._stream.send("have")', wait + '                self._stream.send("have")')
         with ThreadPoolExecutor(1) as pool, socket.create_connection(("127.0.0.1", daemon.port("http"))) as leaving:
             leaving.settimeout(PATIENCE)
             leaving.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -281,14 +281,14 @@ def test_stoppedMeanwhile(place: Path) -> None:
     release = Release(place)
     with server(command=release.program) as (daemon, where):
         release.install()
-        release.change(HEIR, "ONCE = 1.0", "open('hangs', 'w').close(); time.sleep(1000)")
+        release.change(SUCCESSOR, "ONCE = 1.0", "open('hangs', 'w').close(); time.sleep(1000)")
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(upgrade, where)
             until((where / "hangs").exists)
-            (heir,) = children(daemon.process.pid, b"twisted_ws.daemon.succession")
+            (successor,) = children(daemon.process.pid, b"twisted_ws.daemon.succession")
             assert daemon.stop() == -signal.SIGTERM
             assert asked.result()[0] != 0
-        until(lambda: isGone(heir))
+        until(lambda: isGone(successor))
 
 
 def test_killed() -> None:

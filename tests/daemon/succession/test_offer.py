@@ -48,7 +48,7 @@ class Standing:
         """Refuse."""
         raise ConfigurationError("not now")
 
-    def will(self) -> None:
+    def instructions(self) -> None:
         """Find no more descriptors."""
         raise OSError(errno.EMFILE, "Too many open files")
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import sys
 from pathlib import Path
 
 import pytest
@@ -44,10 +43,11 @@ def test_aServiceThatTakesForEver(tmp_path: Path) -> None:
 
 
 def test_aServiceThatEndsTheProcess(tmp_path: Path) -> None:
-    """A service that ends the process is one line with the last thing that it said."""
+    """A service that ends the process is one line with how, and the last thing that it said."""
+    begin = "Workers cannot start: making their services ended the process with "
     source = "import os, sys\nsys.stderr.write('one\\nI go')\nsys.stderr.flush()\nos._exit(7)\n"
-    said = _why(_orders(tmp_path, source))
-    assert said.startswith(f"Workers cannot start: this user cannot run {sys.executable} with twisted_ws (I go): ")
+    assert _why(_orders(tmp_path, source)) == f"{begin}exit code 7: I go"
+    assert _why(_orders(tmp_path, "import os\nos.kill(os.getpid(), 9)\n")) == f"{begin}signal 9."
 
 
 def test_noInterpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from twisted_ws.daemon.listening.adopted import Adopting
-from twisted_ws.daemon.workers.sockets import HeirReactor, HoldingReactor, InheritedEndpoint, InheritingReactor
+from twisted_ws.daemon.workers.sockets import HoldingReactor, InheritedEndpoint, InheritedHoldingReactor, InheritingReactor
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.wire.door.proxyprotocol import ProxiedEndpoint
 
@@ -101,7 +101,7 @@ class ListenAddress:
     def _parsed(self, reactor: Any, backlog: int) -> IStreamServerEndpoint:
         if self.kind == "haproxy":
             return ProxiedEndpoint(ListenAddress(self.option, self.where.partition(":")[2])._parsed(reactor, backlog))
-        if self.kind == "systemd" and isinstance(reactor, (InheritingReactor, HeirReactor)):
+        if self.kind == "systemd" and isinstance(reactor, (InheritingReactor, InheritedHoldingReactor)):
             return InheritedEndpoint(reactor)
         if self.kind == "tls":
             self._refuseEmptyDirectory()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from twisted_ws.daemon.succession.heir import main
+from twisted_ws.daemon.succession.successor import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -24,15 +24,15 @@ from twisted.python.failure import Failure
 
 from twisted_ws.daemon.handover.stream import HandStream
 from twisted_ws.daemon.succession import keeper
-from twisted_ws.daemon.succession.will import (
+from twisted_ws.daemon.succession.messages import (
     ERRORS,
     FIRST,
+    INSTRUCTIONS,
     KEEPER,
     OUTPUT,
     STREAM,
-    WILL,
     Adopted,
-    Estate,
+    HubState,
     command,
     encode,
     interpreter,
@@ -74,7 +74,7 @@ class Offer:
         self._wanted = ""
         self._why: str | None = None
         self._stream: HandStream | None = None
-        self._process: _Heir | None = None
+        self._process: _SuccessorProcess | None = None
         self._links: list[Any] = []
         self._held: list[Any] = []
         self._workers: list[Worker] = []
@@ -111,13 +111,13 @@ class Offer:
         supervisor = self._supervisor
         if not hasattr(os, "pidfd_open") or not hasattr(os, "memfd_create"):
             raise ConfigurationError("An upgrade of the whole server needs Linux: restart it.")
-        will, descriptors = supervisor.will()
+        instructions, descriptors = supervisor.instructions()
         ours, theirs = socket.socketpair()
-        paper = _paper("will")
-        os.write(paper, encode(will))
-        self._process = process = _Heir(self._fail, self._reactor)
+        memory = _memoryFile("instructions")
+        os.write(memory, encode(instructions))
+        self._process = process = _SuccessorProcess(self._fail, self._reactor)
         passed: dict[int, int | str] = {0: os.open(os.devnull, os.O_RDONLY), 1: "r", 2: "r"}
-        passed |= {STREAM: theirs.fileno(), WILL: paper, KEEPER: supervisor.keeperEnds()[1], OUTPUT: 1, ERRORS: 2}
+        passed |= {STREAM: theirs.fileno(), INSTRUCTIONS: memory, KEEPER: supervisor.keeperEnds()[1], OUTPUT: 1, ERRORS: 2}
         passed.update(enumerate(descriptors, FIRST))
         program = command(supervisor.program)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SUPERVISORS)
@@ -129,7 +129,7 @@ class Offer:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
-            os.close(paper)
+            os.close(memory)
             os.close(int(passed[0]))
         self._stream = stream = HandStream(ours, self._reactor)
         stream.received = self._received
@@ -233,14 +233,14 @@ class Offer:
             moving = each.moving()
             if moving is not None:
                 stream.send("request", place, moving[1], descriptors=(moving[0],))
-        records = _paper("records")
+        records = _memoryFile("records")
         try:
             file = os.fdopen(os.dup(records), "wb")
             self._isFrozen = True
             await self._write(file, supervisor.records(links))
             file.close()
-            estate = Estate(number, supervisor.addresses())
-            stream.send("estate", msgspec.msgpack.encode(estate), descriptors=(records, self._asker))
+            state = HubState(number, supervisor.addresses())
+            stream.send("state", msgspec.msgpack.encode(state), descriptors=(records, self._asker))
             await self._expect("have", TAKE, "The new one did not take over")
         finally:
             os.close(records)
@@ -254,16 +254,16 @@ class Offer:
 
     def _leave(self) -> None:
         """Give up everything, and become the one who keeps the number of this process; or end, if there is one already."""
-        supervisor, stream, heir = self._supervisor, self._stream, self._process
+        supervisor, stream, successor = self._supervisor, self._stream, self._process
         assert stream is not None
-        assert heir is not None
-        assert heir.pid is not None
+        assert successor is not None
+        assert successor.pid is not None
         for worker in supervisor.crew.workers:
             if worker not in self._workers:
                 worker.process.kill()
         signal.pthread_sigmask(signal.SIG_BLOCK, (*SUPERVISORS, signal.SIGCHLD))
         stream.send("go")
-        supervisor.becomeKeeper(heir.pid)
+        supervisor.becomeKeeper(successor.pid)
 
     async def _goOn(self) -> None:
         """Undo what was done: the old supervisor works on."""
@@ -289,7 +289,7 @@ class Offer:
         supervisor.releasePorts()
 
 
-class _Heir(ProcessProtocol):
+class _SuccessorProcess(ProcessProtocol):
     """The process of the new supervisor."""
 
     transport: Any
@@ -324,7 +324,7 @@ class _Heir(ProcessProtocol):
             os.kill(self.pid, signal.SIGKILL)
 
 
-def _paper(name: str) -> int:
+def _memoryFile(name: str) -> int:
     """Return a file in memory."""
     return os.memfd_create(f"twisted-ws {name}", os.MFD_CLOEXEC)
 

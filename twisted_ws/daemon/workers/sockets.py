@@ -143,7 +143,7 @@ class HoldingReactor:
         return HeldPort([socket.fromfd(descriptor, family, socket.SOCK_STREAM)])
 
 
-class HeirReactor(HoldingReactor):
+class InheritedHoldingReactor(HoldingReactor):
     """The same for sockets that the supervisor before this one has held.
 
     Args:
@@ -228,7 +228,7 @@ class SucceedingReactor(InheritingReactor):
 class InheritedEndpoint:
     """Listens on an inherited socket whatever it is, where an endpoint string names one that only the supervisor can find."""
 
-    def __init__(self, reactor: InheritingReactor | HeirReactor) -> None:
+    def __init__(self, reactor: InheritingReactor | InheritedHoldingReactor) -> None:
         self._reactor = reactor
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:

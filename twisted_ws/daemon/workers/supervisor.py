@@ -26,8 +26,8 @@ from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce, _exitWithError
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import KEYS, Settings
 from twisted_ws.daemon.succession.keeper import END, NEXT
+from twisted_ws.daemon.succession.messages import FIRST, HUB, VERSION, Instructions, Place
 from twisted_ws.daemon.succession.offer import Offer, become
-from twisted_ws.daemon.succession.will import FIRST, HUB, VERSION, Place, Will
 from twisted_ws.daemon.systemd import notify
 from twisted_ws.daemon.workers.control import ControlSocket
 from twisted_ws.daemon.workers.cores import cores
@@ -442,7 +442,7 @@ class Supervisor(ProcessDaemon):
         except ConfigurationError as error:
             self._log.error("The old services stay: {reason}", reason=str(error), event="reload.failed")
             return [str(error)]
-        self._log.info("{count} workers have the new services", count=self.count, event="reload.done")
+        self._log.info("workers that have the new services: {count}", count=self.count, event="reload.done")
         return []
 
     async def _roll(self) -> None:
@@ -488,7 +488,7 @@ class Supervisor(ProcessDaemon):
             notify("READY=1")
         return []
 
-    def will(self) -> tuple[Will, list[int]]:
+    def instructions(self) -> tuple[Instructions, list[int]]:
         """Return what a new supervisor is told, and the descriptors that it gets.
 
         Raises:
@@ -507,7 +507,7 @@ class Supervisor(ProcessDaemon):
         ]
         control = [] if self._control.port is None else _numbered(descriptors, [self._control.port.fileno()])
         lock = [] if self._history is None else _numbered(descriptors, [self._history.lock])
-        will = Will(
+        instructions = Instructions(
             version=VERSION,
             hub=HUB,
             program=self.program,
@@ -524,7 +524,7 @@ class Supervisor(ProcessDaemon):
             lock=lock[0] if lock else -1,
             fixed=self.fixed(),
         )
-        return will, descriptors
+        return instructions, descriptors
 
     _process = property(lambda self: os.getpid())
     _endsBySignal = property(lambda self: bool(self._runner))

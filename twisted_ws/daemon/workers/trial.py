@@ -58,6 +58,10 @@ def tryOut(orders: bytes, reactor: str, uid: int, gid: int, timeout: float) -> N
         raise ConfigurationError(_cannotRun(program[0], error.strerror or str(error), uid)) from None
     if not text:
         last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        if done.returncode != 1:  # with which Python ends when it cannot begin
+            how = f"exit code {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
+            said = f": {last}" if last else "."
+            raise ConfigurationError(f"Workers cannot start: making their services ended the process with {how}{said}")
         raise ConfigurationError(_cannotRun(program[0], last or f"exit code {done.returncode}", uid))
     wrong = msgspec.json.decode(text)
     if wrong is not None:

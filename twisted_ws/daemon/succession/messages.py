@@ -14,10 +14,10 @@ from twisted_ws.engines.hub import frames
 # Of all that two supervisors say to each other, and of what hub and workers do.
 VERSION = 1
 HUB = frames.VERSION
-# What it has: standard streams, the stream to the supervisor before it, this will, the stream to the keeper, what is to be its
-# standard output and error, and from here on what listens.
+# What it has: standard streams, the stream to the supervisor before it, these instructions, the stream to the keeper, what is to
+# be its standard output and error, and from here on what listens.
 STREAM = 3
-WILL = 4
+INSTRUCTIONS = 4
 KEEPER = 5
 OUTPUT = 6
 ERRORS = 7
@@ -38,7 +38,7 @@ class Place(msgspec.Struct, array_like=True):
     descriptors: list[int]
 
 
-class Will(msgspec.Struct, array_like=True):
+class Instructions(msgspec.Struct, array_like=True):
     """What the next supervisor is told at its start.
 
     Attributes:
@@ -97,7 +97,7 @@ class Adopted(msgspec.Struct, array_like=True):
     streams: list[int]
 
 
-class Estate(msgspec.Struct, array_like=True):
+class HubState(msgspec.Struct, array_like=True):
     """What the supervisor has besides descriptors when it stops to work.
 
     Attributes:
@@ -109,12 +109,12 @@ class Estate(msgspec.Struct, array_like=True):
     addresses: list[Any]
 
 
-def encode(will: Will) -> bytes:
+def encode(instructions: Instructions) -> bytes:
     """Return it as bytes."""
-    return msgspec.msgpack.encode(will)
+    return msgspec.msgpack.encode(instructions)
 
 
-def decode(data: bytes) -> Will:
+def decode(data: bytes) -> Instructions:
     """Return what `encode` has made.
 
     Raises:
@@ -123,7 +123,7 @@ def decode(data: bytes) -> Will:
     version, hub = msgspec.msgpack.decode(data)[:2]
     if (version, hub) != (VERSION, HUB):
         raise ValueError("The new version cannot take over from the old one: restart the server.")
-    return msgspec.msgpack.decode(data, type=Will)
+    return msgspec.msgpack.decode(data, type=Instructions)
 
 
 def interpreter(program: str) -> str:

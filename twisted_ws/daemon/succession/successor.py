@@ -33,10 +33,21 @@ from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
 from twisted_ws.daemon.options import ServiceOptions
 from twisted_ws.daemon.settings import Settings
-from twisted_ws.daemon.succession.will import ERRORS, KEEPER, OUTPUT, STREAM, WILL, Adopted, Estate, Place, Will, decode
+from twisted_ws.daemon.succession.messages import (
+    ERRORS,
+    INSTRUCTIONS,
+    KEEPER,
+    OUTPUT,
+    STREAM,
+    Adopted,
+    HubState,
+    Instructions,
+    Place,
+    decode,
+)
 from twisted_ws.daemon.workers.crew import Stage, Worker
 from twisted_ws.daemon.workers.policy import Pulse
-from twisted_ws.daemon.workers.sockets import HeirReactor, HeldPort, HoldingReactor, SucceedingReactor
+from twisted_ws.daemon.workers.sockets import HeldPort, HoldingReactor, InheritedHoldingReactor, SucceedingReactor
 from twisted_ws.daemon.workers.spawning import SUPERVISORS
 from twisted_ws.daemon.workers.supervisor import Supervisor
 from twisted_ws.daemon.workers.worker import _install as installReactor
@@ -50,12 +61,12 @@ from twisted_ws.web.http.connection import HttpConnection
 ONCE = 1.0
 
 
-class Heir(Supervisor):
+class Successor(Supervisor):
     """A supervisor that takes the place of another one.
 
     Args:
         settings: what to run.
-        will: what the old one has said.
+        instructions: what the old one has said.
         stream: leads to it.
         options: what the settings come from.
         reactor: the reactor.
@@ -64,9 +75,11 @@ class Heir(Supervisor):
         ConfigurationError: see `Supervisor`; or a setting was changed that cannot be.
     """
 
-    def __init__(self, settings: Settings, will: Will, stream: HandStream, options: ServiceOptions, reactor: Any) -> None:
-        self._will = will
-        self._places = {(each.option, each.where, each.interface): each for each in will.places}
+    def __init__(
+        self, settings: Settings, instructions: Instructions, stream: HandStream, options: ServiceOptions, reactor: Any
+    ) -> None:
+        self._instructions = instructions
+        self._places = {(each.option, each.where, each.interface): each for each in instructions.places}
         self._stream = stream
         self._asker: socket.socket | None = None
         self._adopted: list[Worker] = []
@@ -74,13 +87,13 @@ class Heir(Supervisor):
         self._requests: list[tuple[tuple[str, ...], bytes, int]] = []
         self._stopping = 0.0
         super().__init__(settings, None, reactor, options.settings, options.given)
-        self.program = will.program
-        changed = [name for name, value in self.fixed().items() if value != will.fixed[name]]
+        self.program = instructions.program
+        changed = [name for name, value in self.fixed().items() if value != instructions.fixed[name]]
         if changed:
             raise ConfigurationError(f"A change of {', '.join(changed)} takes effect only after a restart.")
 
-    _process = property(lambda self: self._will.process)
-    _endsBySignal = property(lambda self: self._will.endsBySignal)
+    _process = property(lambda self: self._instructions.process)
+    _endsBySignal = property(lambda self: self._instructions.endsBySignal)
 
     # What it is made of.
 
@@ -89,7 +102,7 @@ class Heir(Supervisor):
 
     def _holding(self, place: ListenAddress) -> HoldingReactor:
         found = self._inherited(place)
-        return super()._holding(place) if found is None else HeirReactor(self._reactor, found.descriptors)
+        return super()._holding(place) if found is None else InheritedHoldingReactor(self._reactor, found.descriptors)
 
     def _listener(self, place: ListenAddress, factory: Any, secure: bool) -> Listener:
         found = self._inherited(place)
@@ -105,8 +118,8 @@ class Heir(Supervisor):
         path = self.settings.historyFile
         if path is None or self._memory() is None:
             return None
-        isSame = os.path.abspath(path) == self._will.historyFile
-        return HistoryFile(path, self._reactor, lock=self._will.lock if isSame else None)
+        isSame = os.path.abspath(path) == self._instructions.historyFile
+        return HistoryFile(path, self._reactor, lock=self._instructions.lock if isSame else None)
 
     # Until it has everything.
 
@@ -121,7 +134,7 @@ class Heir(Supervisor):
             if each.port is not None:
                 each.port.stopReading()
         self._tryOrStop()
-        self._file = self._openLog(self._will.logFile) if self._will.logFile else sys.stdout
+        self._file = self._openLog(self._instructions.logFile) if self._instructions.logFile else sys.stdout
         self._stream.received = self._received
         self._stream.ended = _endNow
 
@@ -144,8 +157,8 @@ class Heir(Supervisor):
                 self._adopt(msgspec.msgpack.decode(fields[0], type=Adopted), descriptors)
             elif kind == "request":
                 self._requests.append((tuple(fields[0]), fields[1], descriptors[0]))
-            elif kind == "estate":
-                self._inherit(msgspec.msgpack.decode(fields[0], type=Estate), *descriptors)
+            elif kind == "state":
+                self._inherit(msgspec.msgpack.decode(fields[0], type=HubState), *descriptors)
                 self._stream.send("have")
             elif kind == "go":
                 self._stream.ended = _nothing
@@ -169,18 +182,18 @@ class Heir(Supervisor):
         self._adopted.append(worker)
         self._said.append(adopted.said)
 
-    def _inherit(self, estate: Estate, records: int, asker: int) -> None:
+    def _inherit(self, state: HubState, records: int, asker: int) -> None:
         self._asker = socket.socket(fileno=asker)
         links: list[Any] = [each.line for each in self._adopted]
         with os.fdopen(records, "rb") as file:
             file.seek(0)
             living: list[Any] = []
             found = _without(recordsOf(file), living)
-            if self._engine is not None and self._hub is not None and estate.number is not None:
+            if self._engine is not None and self._hub is not None and state.number is not None:
                 self._engine.restore(found)
-                self._hub.arrive(estate.number, list(zip(links, self._said, strict=True)), living)
+                self._hub.arrive(state.number, list(zip(links, self._said, strict=True)), living)
         for each in links:
-            self._addresses.adopt(each, estate.addresses)
+            self._addresses.adopt(each, state.addresses)
 
     # From then on.
 
@@ -191,12 +204,12 @@ class Heir(Supervisor):
             os.close(ours)
         globalLogBeginner.beginLoggingTo([self.log.observer(self._file)])
         with suppress(OSError):
-            os.chdir(self._will.directory)
+            os.chdir(self._instructions.directory)
         self._reactor.addReader(_Keeping(self._reactor))
         self._reactor.addSystemEventTrigger("before", "shutdown", self.stopService)
-        if self._will.control != -1:
-            self._control.inherit(self._will.control)
-            os.close(self._will.control)
+        if self._instructions.control != -1:
+            self._control.inherit(self._instructions.control)
+            os.close(self._instructions.control)
         self._closeOthers()
         self.startService()
         for each in self._broadcastListeners:
@@ -209,7 +222,7 @@ class Heir(Supervisor):
         """Close what nothing here listens on by itself: a port that the settings no longer name would take clients in vain."""
         held = {each.place for each in self._webSocketListeners if isinstance(each.port, HeldPort)}
         kept = {(each.option, each.where, each.interface) for each in held}
-        for place in self._will.places:
+        for place in self._instructions.places:
             if (place.option, place.where, place.interface) not in kept:
                 for each in place.descriptors:
                     os.close(each)  # ports that go on have duplicates
@@ -227,7 +240,7 @@ class Heir(Supervisor):
         self._log.info(
             "twisted_ws {version} has taken over from {before}; workers that go on until they are replaced: {count}",
             version=__version__,
-            before=self._will.before,
+            before=self._instructions.before,
             count=len(self._adopted),
             event="upgrade.done",
         )
@@ -243,7 +256,7 @@ class Heir(Supervisor):
             wrong.append(f"The new server works, but not all of its workers are new: {error}")
             self._log.error("{reason}", reason=wrong[0], event="reload.failed")
         else:
-            self._log.info("{count} workers have the new services", count=self.count, event="reload.done")
+            self._log.info("workers that have the new services: {count}", count=self.count, event="reload.done")
         self._tellReady()
         asker, self._asker = self._asker, None
         if asker is not None:
@@ -342,9 +355,9 @@ def main() -> int:
     Returns:
         0 after a drain, 1 if the server failed.
     """
-    with os.fdopen(WILL, "rb") as paper:
-        paper.seek(0)
-        text = paper.read()
+    with os.fdopen(INSTRUCTIONS, "rb") as file:
+        file.seek(0)
+        text = file.read()
     for each in map(int, os.listdir("/proc/self/fd")):
         if each >= STREAM:
             with suppress(OSError):
@@ -353,8 +366,8 @@ def main() -> int:
         os.setsid()  # a terminal's signals come by the process that keeps the number
     reactorModule, wrong = "twisted.internet.epollreactor", None
     try:
-        will = decode(text)
-        reactorModule = will.reactor
+        instructions = decode(text)
+        reactorModule = instructions.reactor
     except ValueError as error:
         wrong = ConfigurationError(str(error))
     installReactor(reactorModule)
@@ -369,15 +382,15 @@ def main() -> int:
         if wrong is not None:
             raise wrong
         options = ServiceOptions()
-        options.parseOptions(will.arguments)
-        heir = Heir(options.settings(), will, stream, options, reactor)
-        heir.prepare()
+        options.parseOptions(instructions.arguments)
+        successor = Successor(options.settings(), instructions, stream, options, reactor)
+        successor.prepare()
     except BaseException as error:
         fail(stream, error)
-    reactor.callWhenRunning(heir.tellReady)
+    reactor.callWhenRunning(successor.tellReady)
     reactor.run()
     ending = getattr(reactor, "_exitSignal", None)
-    if ending and will.endsBySignal and not heir.exitCode:
+    if ending and instructions.endsBySignal and not successor.exitCode:
         signal.signal(ending, signal.SIG_DFL)
         os.kill(os.getpid(), ending)
-    return heir.exitCode
+    return successor.exitCode
