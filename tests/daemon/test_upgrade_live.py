@@ -127,6 +127,29 @@ def test_whatIsKnown() -> None:
         assert [each.get("data") for each in said] == ["one", "two", "three"]
 
 
+def test_aRequestThatHasComeInPart() -> None:
+    """What a server has read of a request is not lost: the next one answers when the rest has come."""
+    with server() as (daemon, place), socket.create_connection(("127.0.0.1", daemon.port("http")), PATIENCE) as client:
+        request = b"POST /channels/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\none"
+        for _ in range(2):
+            client.sendall(request + request[:20])  # the first is answered: then the beginning of the second has been read, too
+            assert _answer(client).startswith(b"HTTP/1.1 200 OK\r\n")
+            assert upgrade(place)[0] == 0
+            client.sendall(request[20:])
+            assert _answer(client).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert len(ask(daemon, "/api/channels/a/history")["messages"]) == 4  # type: ignore[arg-type]
+
+
+def _answer(client: socket.socket) -> bytes:
+    """Return an answer, which ends with the brace of its JSON."""
+    answer = b""
+    while not answer.rstrip().endswith(b"}"):
+        more = client.recv(4096)
+        assert more, answer
+        answer += more
+    return answer
+
+
 def test_otherSettings() -> None:
     """An upgrade takes over settings that a reload does not reach, such as a port and a limit; the old port is closed then."""
     with server(more='metrics-port = "0"\n') as (daemon, place), daemon.client("/counter") as client:

@@ -271,9 +271,9 @@ class Successor(Supervisor):
                 if (each.place.option, each.place.where, each.place.interface) == place and not each.secure:
                     with socket.socket(fileno=os.dup(descriptor)) as found:
                         family = found.family
-                    protocol = self._reactor.adoptStreamConnection(descriptor, family, each.factory)
-                    if isinstance(protocol, HttpConnection):
-                        protocol.arrive(data)
+                    connection = self._reactor.adoptStreamConnection(descriptor, family, each.factory).protocol
+                    if isinstance(connection, HttpConnection):  # else the gate has refused it
+                        connection.arrive(data)
                     break
         except OSError:  # the client has gone meanwhile
             pass
