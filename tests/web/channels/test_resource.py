@@ -49,8 +49,9 @@ class Guarding(ChannelService):
             raise Reject(429, "later")
 
 
-@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
-@pytest.mark.parametrize("wait", ["", "&wait=1"])
+@pytest.mark.parametrize(
+    ("accept", "wait"), [("text/event-stream", ""), ("application/json", ""), ("application/json", "&wait=1")]
+)
 @pytest.mark.parametrize(
     ("query", "status", "error", "channel"),
     [

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 from tests.web.conftest import Connection, World
 from tests.web.http.test_connection import GET, post
@@ -10,22 +14,30 @@ from tests.web.http.test_connection import GET, post
 LATER = GET.replace(b"echo", b"later")
 
 
-def connect(world: World) -> tuple[Connection, Any]:
+@pytest.fixture
+def quiet() -> Iterator[int]:
+    """The descriptor of a socket from which nothing comes."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours.fileno()
+
+
+def connect(world: World, descriptor: int) -> tuple[Connection, Any]:
     """Return a connection whose transport has a descriptor, as real ones have, and its protocol."""
     connection = world.connect()
-    connection.transport.fileno = lambda: 7  # type: ignore[attr-defined]
+    connection.transport.fileno = lambda: descriptor  # type: ignore[attr-defined]
     return connection, connection.protocol
 
 
-def test_noFurtherRequest(world: World) -> None:
+def test_noFurtherRequest(world: World, quiet: int) -> None:
     """A request that comes while the site is held is not begun: what has come of it can go elsewhere, or is answered later."""
-    connection, protocol = connect(world)
+    connection, protocol = connect(world, quiet)
     assert connection.ask(GET).status == 200
     protocol.hold()
     connection.send(GET)
     assert connection.take() == b""
     assert not protocol.isBusy
-    assert protocol.moving() == (7, GET)
+    assert protocol.moving() == (quiet, GET)
     world.clock.advance(3600)
     assert not connection.closing  # no deadline of ours ends what may be another's
     protocol.goOn()
@@ -35,11 +47,11 @@ def test_noFurtherRequest(world: World) -> None:
     assert connection.closing
 
 
-def test_whatHasBegun(world: World) -> None:
+def test_whatHasBegun(world: World, quiet: int) -> None:
     """A request that has begun is read and answered while the site is held; the next one on the connection waits."""
-    connection, protocol = connect(world)
+    connection, protocol = connect(world, quiet)
     connection.send(post(b"hello")[:-2])
-    other, answering = connect(world)
+    other, answering = connect(world, quiet)
     other.send(LATER + GET)
     for each in (protocol, answering):
         each.hold()
@@ -51,12 +63,12 @@ def test_whatHasBegun(world: World) -> None:
     other.settle()
     assert [each.body for each in other.responses()] == [b"now"]
     assert (protocol.isBusy, answering.isBusy) == (False, False)
-    assert (protocol.moving(), answering.moving()) == ((7, b""), (7, GET))
+    assert (protocol.moving(), answering.moving()) == ((quiet, b""), (quiet, GET))
 
 
-def test_turnedAway(world: World) -> None:
+def test_turnedAway(world: World, quiet: int) -> None:
     """A request whose body or permission has not come in time is refused with 503, and handled no more; others are not."""
-    body, asking, answering = connect(world), connect(world), connect(world)
+    body, asking, answering = connect(world, quiet), connect(world, quiet), connect(world, quiet)
     body[0].send(post(b"hello")[:-2])
     asking[0].send(GET.replace(b"echo", b"asks"))
     answering[0].send(LATER)
