@@ -35,7 +35,7 @@ _LONGEST = (
     "tests/web/api/test_openapi.py",
     "tests/live/test_slow_subscribers.py",
     "tests/test_docs.py",
-    "tests/commands/test_connect_live.py",
+    "tests/commands/connect/test_connect_live.py",
     "tests/live/test_proxies.py",
     "tests/daemon/test_workers_live.py",
     "tests/live/test_start_errors.py",

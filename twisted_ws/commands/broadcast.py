@@ -11,13 +11,13 @@ from twisted.python.usage import UsageError
 
 from twisted_ws.commands.options import CommandOptions, number
 from twisted_ws.commands.runner import Runner
-from twisted_ws.commands.streams import Input, occupy
 from twisted_ws.commands.terminal.display import complain
+from twisted_ws.commands.terminal.streams import Input, occupy
 from twisted_ws.errors import ConfigurationError, WebSocketError
 from twisted_ws.logs import printable
 
 if TYPE_CHECKING:
-    from twisted_ws.commands.post import Answer
+    from twisted_ws.commands.site.post import Answer
 
 # Bytes of a message; servers accept less, by default 1 MiB.
 MOST = 64 * 1024 * 1024
@@ -167,7 +167,7 @@ def _mend(answer: Answer, said: str) -> str:
 
 
 async def _send(reactor: Any, options: BroadcastOptions) -> Answer:
-    from twisted_ws.commands.post import post
+    from twisted_ws.commands.site.post import post
 
     return await post(reactor, options, await messageOf(reactor, options))
 

@@ -10,8 +10,8 @@ from twisted.python.usage import UsageError
 from twisted_ws.commands.exits import Exit
 from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.site.options import SiteOptions
-from twisted_ws.commands.streams import occupy
 from twisted_ws.commands.terminal.display import complain
+from twisted_ws.commands.terminal.streams import occupy
 
 
 class DisconnectOptions(SiteOptions):

@@ -12,8 +12,8 @@ from twisted.python.usage import UsageError
 from twisted_ws.commands.exits import Exit
 from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.site.options import SiteOptions
-from twisted_ws.commands.streams import Output, occupy
 from twisted_ws.commands.terminal.display import complain, jsonLine, oneLine
+from twisted_ws.commands.terminal.streams import Output, occupy
 
 # Seconds for what is still to be written at the end.
 LAST = 2.0

@@ -207,7 +207,7 @@ async def _echo(load: Load, message: str, seconds: float) -> dict[str, Any] | No
 
 async def _fanOut(reactor: Any, load: Load, options: BenchOptions) -> tuple[dict[str, Any], bool]:
     from twisted_ws.commands.broadcast import tell
-    from twisted_ws.commands.post import post
+    from twisted_ws.commands.site.post import post
     from twisted_ws.errors import ConfigurationError
 
     asked = {**options, "url": options["publish"], "binary": False, "json": False}

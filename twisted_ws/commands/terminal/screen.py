@@ -7,11 +7,11 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from twisted_ws.commands.sources import Blocks, Source, TextLines, Typed, Whole
-from twisted_ws.commands.streams import Input, Output
 from twisted_ws.commands.terminal.display import Display, JSONDisplay, PlainDisplay, TerminalDisplay
 from twisted_ws.commands.terminal.editor import Editor
 from twisted_ws.commands.terminal.history import History, place
+from twisted_ws.commands.terminal.sources import Blocks, Source, TextLines, Typed, Whole
+from twisted_ws.commands.terminal.streams import Input, Output
 from twisted_ws.commands.terminal.tty import Keys, canColour, canMove, columns
 
 

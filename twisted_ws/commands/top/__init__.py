@@ -13,8 +13,8 @@ from twisted.python.usage import UsageError
 from twisted_ws.commands.exits import Exit
 from twisted_ws.commands.runner import Runner
 from twisted_ws.commands.site.options import SiteOptions
-from twisted_ws.commands.streams import Input, Output, occupy
 from twisted_ws.commands.terminal.display import jsonLine
+from twisted_ws.commands.terminal.streams import Input, Output, occupy
 from twisted_ws.commands.terminal.tty import Keys, canMove
 
 if TYPE_CHECKING:

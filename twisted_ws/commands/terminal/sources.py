@@ -7,8 +7,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from twisted_ws.commands.streams import Lines
 from twisted_ws.commands.terminal.editor import Editor
+from twisted_ws.commands.terminal.streams import Lines
 from twisted_ws.errors import ConfigurationError
 
 # Bytes of a message that is the whole input, which is kept in memory.

@@ -14,9 +14,9 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted_ws.client import WebSocketClient
 from twisted_ws.client.connecting import Connecting
 from twisted_ws.commands.exits import Exit, codeOf, explained
-from twisted_ws.commands.sources import Source
-from twisted_ws.commands.streams import Output
 from twisted_ws.commands.terminal.display import Display
+from twisted_ws.commands.terminal.sources import Source
+from twisted_ws.commands.terminal.streams import Output
 from twisted_ws.errors import ConfigurationError, ConnectionClosed, WebSocketError
 
 # Seconds for an orderly close after a signal, or after the reader of our output has gone.

@@ -16,7 +16,7 @@ from twisted_ws.client.http import dialing
 from twisted_ws.commands import broadcast
 from twisted_ws.commands.broadcast import BroadcastOptions, tell
 from twisted_ws.commands.exits import explained, inHTTP
-from twisted_ws.commands.post import BODY, Answer, post
+from twisted_ws.commands.site.post import BODY, Answer, post
 from twisted_ws.errors import ConfigurationError
 
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.live.support import PATIENCE
-from twisted_ws.commands.streams import LONGEST_LINE, WAITING, Input, Lines, Output
+from twisted_ws.commands.terminal.streams import LONGEST_LINE, WAITING, Input, Lines, Output
 from twisted_ws.errors import ConfigurationError
 
 
@@ -49,7 +49,7 @@ def test_longLine() -> None:
 
 def test_occupy() -> None:
     """Closed standard streams are replaced, so that no socket gets their numbers; writing to closed output fails."""
-    code = "import os\nfor n in (0, 1): os.close(n)\nfrom twisted_ws.commands.streams import occupy\noccupy()\n"
+    code = "import os\nfor n in (0, 1): os.close(n)\nfrom twisted_ws.commands.terminal.streams import occupy\noccupy()\n"
     code += "os.write(2, os.ttyname(0).encode() if os.isatty(0) else os.readlink('/proc/self/fd/0').encode())\n"
     code += "try: os.write(1, b'lost')\nexcept OSError: assert os.read(0, 1) == b''\nelse: raise SystemExit('it went somewhere')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE, check=True)

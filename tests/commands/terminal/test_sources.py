@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_ws.commands import sources
-from twisted_ws.commands.sources import Blocks, Read, Source, TextLines, Typed, Whole
+from twisted_ws.commands.terminal import sources
 from twisted_ws.commands.terminal.editor import Editor
 from twisted_ws.commands.terminal.history import History
+from twisted_ws.commands.terminal.sources import Blocks, Read, Source, TextLines, Typed, Whole
 from twisted_ws.errors import ConfigurationError
 
 

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from twisted_ws.client import ConnectFailed, HandshakeTimeout
-from twisted_ws.commands.talk import LATE, PATIENCE, Manner, Talk
+from twisted_ws.commands.connect.talk import LATE, PATIENCE, Manner, Talk
 from twisted_ws.commands.terminal.display import JSONDisplay
 from twisted_ws.errors import ConfigurationError, ConnectionClosed, ProtocolError
 
@@ -80,7 +80,7 @@ class Client:
 
 
 class Output:
-    """Stands for `twisted_ws.commands.streams.Output`."""
+    """Stands for `twisted_ws.commands.terminal.streams.Output`."""
 
     def __init__(self) -> None:
         self.broken: Deferred[OSError] = Deferred()

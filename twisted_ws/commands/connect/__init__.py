@@ -10,8 +10,8 @@ from twisted.python.usage import CompleteFiles, Completions, UsageError
 
 from twisted_ws.commands.options import HandshakeOptions, number, size
 from twisted_ws.commands.runner import Runner
-from twisted_ws.commands.streams import occupy
 from twisted_ws.commands.terminal.display import complain
+from twisted_ws.commands.terminal.streams import occupy
 
 if TYPE_CHECKING:
     from twisted_ws.client import Connecting
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
 async def _talk(reactor: Any, options: ConnectOptions, runner: Runner) -> int:
     from twisted_ws.client import connect
     from twisted_ws.commands.arguments import connectArguments
-    from twisted_ws.commands.talk import Manner, Talk
+    from twisted_ws.commands.connect.talk import Manner, Talk
     from twisted_ws.commands.terminal.screen import Screen
 
     screen = Screen(reactor, options)
