@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from bench.peers import Peer
 from bench.places import BUILD, CERTIFICATE, KEY, ROOT, SECRET, SERVERS, TOKEN
@@ -143,6 +144,21 @@ class Server:
         local = f":{self.ws:04X}"
         lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
         return max((int(fields[4][:8], 16) for fields in lines if fields[1].endswith(local)), default=0)
+
+    def subscribed(self, clients: int) -> None:
+        """Wait until so many clients of twisted_ws are subscribed: with an engine, they are open before that.
+
+        Raises:
+            Failed: they are not within `START_SECONDS`.
+        """
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            with urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=START_SECONDS) as answer:
+                found = re.findall(r"^twisted_ws_subscriptions(?:\{.*\})? (\S+)$", answer.read().decode(), re.MULTILINE)
+            if sum(map(float, found)) >= clients:
+                return
+            time.sleep(0.05)
+        raise Failed(f"{self.peer.title}: not all clients are subscribed")
 
 
 def _freePorts(count: int) -> list[int]:

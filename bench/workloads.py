@@ -128,6 +128,8 @@ def _paced(row: str, path: str | None = None) -> Callable[[Server, Effort], Samp
         posts = round(PACE * seconds)
         with Load("fanout", server, 1000, 10 * seconds, options=("-n", posts * 1000)) as load:
             load.opened()
+            if path is not None:
+                server.subscribed(1000)
             time.sleep(0.5)
             used = server.cpu()
             with publishing(server, 125, 8 * seconds, rate=PACE, posts=posts) as publisher:
@@ -162,6 +164,7 @@ def _channelFanOut(row: str) -> Callable[[Server, Effort], Sample]:
         deliveries = PUBLISHERS * each * 1000
         with Load("fanout", server, 1000, 60 * effort.seconds, options=("-n", deliveries)) as load:
             load.opened()
+            server.subscribed(1000)
             time.sleep(0.5)
             used = _postAll(server, each, 60 * effort.seconds)
             return {row: deliveries / used, f"{row} rate": load.figures()["rate"]}
