@@ -435,7 +435,7 @@ WORKLOADS = (
     Workload(
         "channel",
         _channel,
-        (Row("channel", "fan-out through a channel with history / plain broadcast", "x", targets=(Target(0.90),)),),
+        (Row("channel", "fan-out through a channel with history / plain broadcast", "x", targets=(Target(0.95),)),),
         peers=("twisted_ws",),
     ),
     Workload(
