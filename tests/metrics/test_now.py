@@ -3,13 +3,11 @@ from __future__ import annotations
 from math import inf
 
 import pytest
-from twisted.internet.defer import Deferred
 
-from tests.engines.hub.test_servers import Machine
 from twisted_ws import ChannelService, WebSocketService
 from twisted_ws.channels.subscribers.formats import SUBPROTOCOL
 from twisted_ws.errors import ChannelError
-from twisted_ws.metrics.now import answerNow, everywhere, now, quantile
+from twisted_ws.metrics.now import now, quantile
 from twisted_ws.testing import serve
 
 
@@ -72,16 +70,6 @@ def test_lag():
         seen = now(server.server).lag
     assert punctual[0] == sum(punctual) > 0
     assert quantile(1, seen, punctual) == 1.024
-
-
-def test_everyWorker():
-    """Whoever asks at a supervisor is told how each of its workers is."""
-    machine = Machine()
-    servers = [each.server for each in machine.workers]
-    for each in servers:
-        answerNow(each)
-    found = machine.result(Deferred.fromCoroutine(everywhere(machine.hub)))
-    assert [each.node for each in found] == [each.node.id for each in servers]
 
 
 def test_quantiles():

@@ -40,7 +40,6 @@ from twisted_ws.inspection.inspector import Inspector
 from twisted_ws.inspection.log import answerLog
 from twisted_ws.inspection.settings import Certificate, answerCertificates
 from twisted_ws.metrics.declared import Source
-from twisted_ws.metrics.now import answerNow
 from twisted_ws.metrics.process import look
 from twisted_ws.metrics.pulse import Pulse
 from twisted_ws.server.server import WebSocketServer
@@ -99,7 +98,6 @@ class Daemon(MultiService):
         _checkPasswordFiles(settings.checkers)
         _checkNames(settings)
         self.server = self._makeServer()
-        answerNow(self.server)
         answerInspection(self.server)
         self.server.started().addErrback(self._engineFailed)
         self._history = self._makeHistory()  # before a service can publish anything

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 
 from twisted_ws.engines.memory import MemoryEngine
 from twisted_ws.metrics.process import look
@@ -14,9 +13,6 @@ from twisted_ws.telemetry.counts import SECONDS
 
 if TYPE_CHECKING:
     from twisted_ws.server.server import WebSocketServer
-
-# What `Engine.ask` is asked for.
-KIND = "now"
 
 
 class Now(msgspec.Struct, frozen=True):
@@ -123,22 +119,6 @@ def received(server: WebSocketServer) -> tuple[int, int]:
     if group is None:
         return counts.received, counts.receivedBytes
     return counts.received + group.sockets.messages, counts.receivedBytes + group.sockets.frameBytes
-
-
-def answerNow(server: WebSocketServer) -> None:
-    """Let `everywhere` of other servers with the same engine know how this one is."""
-    server.node.answers[KIND] = lambda payload: msgspec.json.encode(now(server))
-
-
-async def everywhere(server: WebSocketServer) -> list[Now]:
-    """Return how each server is that works with the same engine: with workers, each of them and not the supervisor.
-
-    One that does not answer in time, in about two seconds, is left out.
-    """
-    answers = server.engine.ask(KIND, b"")
-    if isinstance(answers, Deferred):
-        answers = await answers
-    return [msgspec.json.decode(each, type=Now) for each in answers if each]
 
 
 def quantile(share: float, after: Sequence[int], before: Sequence[int] = (), bounds: Sequence[float] = SECONDS) -> float | None:

@@ -51,11 +51,6 @@ class Scopes:
             wrong = next(each for each in scopes if ":" in each and not _isGrant(each.partition(":")[2]))
             raise ValueError(f"{wrong} must name a channel or a pattern, such as orders.*") from None
 
-    @property
-    def isAdmin(self) -> bool:
-        """Whether everything is allowed."""
-        return ADMIN in self._words
-
     def allows(self, scope: str, channel: str | None = None) -> bool:
         """Return whether this scope is among them, for a channel if it is one of `OF_CHANNELS`; None: for any channel at all.
 

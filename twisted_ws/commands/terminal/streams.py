@@ -48,7 +48,6 @@ class Input:
         self._descriptor = descriptor
         self._wanted = threading.Semaphore(0)
         self._waiting: Deferred[bytes] | None = None
-        self._blocks: list[bytes] = []
         self._begun = False
 
     def read(self) -> Deferred[bytes]:
