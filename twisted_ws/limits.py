@@ -71,6 +71,12 @@ class Limits:
         "of TLS itself (key updates, alerts) in one read: each costs about 10 us, and OpenSSL handles all that have arrived",
     )
     upgradeDeadline: float = _limit(10, "seconds", "503", "onUpgrade may ask a back end, but not forever")
+    startDeadline: float = _limit(
+        5,
+        "seconds",
+        "503",
+        "until the engine works for the first time: whoever came in before that would miss what is published, without a word",
+    )
     earlyBytes: int = _limit(
         64 * KIB, "bytes", "400", "a client must wait for the 101 (RFC 6455 section 4.1); what it sends earlier is kept in memory"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 from twisted.internet import defer
@@ -194,9 +194,10 @@ class WebSocketServer:
         self.node.attach(self.channels)
         self.node.revocations.append(self.identities.revoked)
         self._hasStarted: Deferred[tuple[Any]] = Deferred()  # what `started` fires with, which may be a Failure
+        self._early: dict[Deferred[None], None] = {}  # requests that came before that
         started = self.engine.start(self.node)
         later = started if isinstance(started, Deferred) else succeed(None)
-        later.addBoth(lambda result: self._hasStarted.callback((result,)))
+        later.addBoth(self._engineStarted)
         self.identities.start(self.engine, self.channels.visitors)
 
     @property
@@ -406,10 +407,18 @@ class WebSocketServer:
         self._hasStarted.addCallback(tell)
         return waiter
 
+    def _engineStarted(self, result: Any) -> None:
+        self._hasStarted.callback((result,))
+        early, self._early = self._early, {}
+        for each in early:
+            each.callback(None)
+
     def readiness(self) -> str | None:
-        """Return why the server should get no new traffic ("draining", "engine down" or "full"), None if it may."""
+        """Return why the server should get no new traffic ("draining", "starting", "engine down", "full"), None if it may."""
         if self.isStopping:
             return "draining"
+        if not self._hasStarted.called:
+            return "starting"
         if self.engine.state is EngineState.DOWN:
             return "engine down"
         return "full" if self.runtime.gate.full() else None
@@ -560,6 +569,8 @@ class WebSocketServer:
             raise _stopping()
         if match is None:
             raise Reject(404, "Nothing answers this path.")
+        if not self._hasStarted.called:
+            return self._askLater(request, match)
         request.pathParams, request.pathRest = match.parameters, tuple(match.rest)
         service, chain, scopes, interceptors, _ = match.value
         if interceptors:
@@ -571,6 +582,22 @@ class WebSocketServer:
             return self._askAs(identity, service, scopes, request)
         later: Deferred[Any] = identity.addCallback(self._askAs, service, scopes, request)
         return later
+
+    def _askLater(self, request: UpgradeRequest, match: Match[Mounted]) -> Deferred[Any]:
+        """Ask when the engine works: until then nothing can be subscribed to."""
+        early: Deferred[None] = Deferred()
+        self._early[early] = None
+        early.addTimeout(self.limits.startDeadline, self.reactor)
+
+        def ended(result: Any) -> Any:
+            self._early.pop(early, None)
+            return result
+
+        def failed(failure: Failure) -> NoReturn:
+            failure.trap(defer.TimeoutError)
+            raise _starting()
+
+        return early.addBoth(ended).addCallbacks(lambda _: self.ask(request, match), failed)
 
     def _askAs(
         self, identity: Identity, service: object, scopes: frozenset[str], request: UpgradeRequest
@@ -656,6 +683,13 @@ class WebSocketServer:
         if request.identity is not None:
             self.identities.attend(caller, connection)
         return Dispatcher(service, handlers, caller, connection, self.runtime, self._callers, self._leaving)
+
+
+def _starting() -> Reject:
+    """Return what whoever comes before the engine works is told."""
+    reject = Reject(503, "The server is starting.", {"Retry-After": "5"})
+    reject.counted = "starting"
+    return reject
 
 
 def _stopping() -> Reject:
