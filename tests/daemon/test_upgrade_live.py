@@ -314,6 +314,78 @@ def test_stoppedMeanwhile(place: Path) -> None:
         until(lambda: isGone(successor))
 
 
+HANGS = """
+import os, time
+with open("hangs.part", "w") as file:
+    file.write(str(os.getpid()))
+os.rename("hangs.part", "hangs")
+while not os.path.exists("go"):
+    time.sleep(0.01)
+"""
+
+
+def hang(place: Path) -> None:
+    """Let services take as long to be made as the test wants: until there is a file "go"."""
+    service = place / "rooms.py"
+    service.write_text(HANGS + service.read_text())
+
+
+def test_servicesThatHang() -> None:
+    """A new version whose services are never made is given up after `workerStart` seconds; all works on, and the next one can."""
+    with server() as (daemon, place), daemon.client("/counter") as client:
+        config = place / "ws.toml"
+        right, old = config.read_text(), workers(daemon)
+        config.write_text(right.replace("[limits]", "[limits]\nworkerStart = 1"))
+        hang(place)
+        code, said = upgrade(place)
+        assert (code, "their services were not made within 1 s" in said) == (1, True), said
+        daemon.waitFor("The old server goes on: Workers cannot start: their services were not made within 1 s.")
+        assert (supervisor(daemon), workers(daemon)) == (daemon.process.pid, old)
+        config.write_text(right)
+        write(place, "v1")
+        for number, version in ((1, "v0"), (2, "v1")):
+            client.send("next")
+            assert client.recv(PATIENCE) == f"{number} {version}"
+            with daemon.client("/counter") as another:
+                another.send("next")
+                assert another.recv(PATIENCE) == f"1 {version}"
+            assert ask(daemon, "/channels/a", b"one")["id"]
+            if version == "v0":
+                assert upgrade(place) == (0, "")
+
+
+def test_stoppedDuringTheTrial() -> None:
+    """A server that is stopped while the services of the new version hang leaves no process behind."""
+    with server() as (daemon, place):
+        hang(place)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(upgrade, place)
+            until((place / "hangs").exists)
+            assert daemon.stop() == -signal.SIGTERM
+            assert asked.result()[0] != 0
+        until(lambda: isGone(int((place / "hangs").read_text())))
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        pytest.param(("reload", "--services"), "Workers are being started or replaced", id="a reload"),
+        pytest.param(("upgrade",), "The server is being upgraded", id="an upgrade"),
+    ],
+)
+def test_notAtOnce(words: tuple[str, ...], why: str) -> None:
+    """An upgrade that is asked for while another one or a reload runs is refused at once, and does not disturb it."""
+    with server() as (daemon, place), ThreadPoolExecutor(1) as pool:
+        hang(place)
+        first = pool.submit(tell, place, *words)
+        until((place / "hangs").exists)
+        code, said = upgrade(place)
+        assert (code, why in said, first.done()) == (1, True, False), said
+        assert ("upgrade" in words) == bool(children(daemon.process.pid, b"twisted_ws.daemon.succession"))
+        (place / "go").touch()
+        assert first.result() == (0, "")
+
+
 def test_killed() -> None:
     """If the process is killed that the world knows, the server ends with it, as one that was never upgraded does."""
     with server() as (daemon, place):

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 from twisted.internet import defer
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -206,11 +206,16 @@ class Offer:
         return pause
 
     async def _patiently(self, asked: Deferred[Any]) -> None:
-        """Wait for workers, but not for long."""
-        asked.addTimeout(SETTLE, self._reactor)
+        """Wait for workers, but not for long.
+
+        Nothing is cancelled: a late answer belongs to this process, and must not be taken for another one by the next.
+        """
+        waiter: Deferred[None] = Deferred()
+        asked.addCallback(lambda _: None if waiter.called else waiter.callback(None))
+        waiter.addTimeout(SETTLE, self._reactor)
         try:
-            await asked
-        except (defer.TimeoutError, CancelledError):
+            await waiter
+        except defer.TimeoutError:
             raise ConfigurationError("A worker does not answer: try again later.") from None
 
     # What goes over.
@@ -319,9 +324,9 @@ class _SuccessorProcess(ProcessProtocol):
         self._failed(f"The new one {how}: {last}" if last else f"The new one {how}.")
 
     def end(self) -> None:
-        """End it at once."""
+        """End it at once; do nothing if it has ended."""
         if self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)
+            self.transport.signalProcess("KILL")
 
 
 def _memoryFile(name: str) -> int:

@@ -317,16 +317,24 @@ class Crew:
         """Whether it is between `hold` and `goOn`."""
         return self._isHeld
 
+    def refuseMove(self) -> None:
+        """Do nothing if another supervisor can take over.
+
+        Raises:
+            RollFailed: workers are being started or replaced, or leave.
+        """
+        if self._isStopping:
+            raise RollFailed("The server is stopping.")
+        if self._isRolling or self._first is not None:
+            raise RollFailed("Workers are being started or replaced: wait until that has ended.")
+
     def hold(self) -> list[Worker]:
         """Begin nothing until `goOn`, because another supervisor may take over, and return the workers that it would take.
 
         Raises:
-            RollFailed: workers are being replaced, or leave.
+            RollFailed: see `refuseMove`.
         """
-        if self._isRolling or self._first is not None:
-            raise RollFailed("Workers are being started or replaced: wait until that has ended.")
-        if self._isStopping:
-            raise RollFailed("The server is stopping.")
+        self.refuseMove()
         self._isRolling = self._isHeld = True
         for slot in self._slots:
             self._cancel(slot)

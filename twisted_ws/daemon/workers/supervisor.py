@@ -476,6 +476,10 @@ class Supervisor(ProcessDaemon):
         """Give everything to a new supervisor, as ``twisted-ws upgrade`` asks; if that fails, return what is wrong."""
         if self._offer is not None:
             return [_UPGRADING]
+        try:
+            self._refuseUpgrade()  # before anything is started
+        except ConfigurationError as error:
+            return [str(error)]
         notify("RELOADING=1")
         self._offer = offer = Offer(self, asker)
         try:
@@ -487,6 +491,11 @@ class Supervisor(ProcessDaemon):
             self._offer = None
             notify("READY=1")
         return []
+
+    def _refuseUpgrade(self) -> None:
+        if self.server.isEnding:
+            raise ConfigurationError("The server is stopping.")
+        self.crew.refuseMove()
 
     def instructions(self) -> tuple[Instructions, list[int]]:
         """Return what a new supervisor is told, and the descriptors that it gets.

@@ -541,6 +541,7 @@ def _ignoreSignals() -> None:
 def _trial(answer: int) -> NoReturn:
     """Make a worker that never listens, and write on a descriptor what is wrong, or null."""
     os.set_inheritable(answer, False)
+    Lifeline(answer)  # services may take for ever, and whoever waits for that be killed
     wrong = None
     try:
         orders = Orders.decode(sys.stdin.buffer.read())
