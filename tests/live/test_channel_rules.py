@@ -194,3 +194,44 @@ def test_reloadOfAuthenticators(tmp_path: Path, count: int | None) -> None:
             os.kill(workers(server)[0], signal.SIGKILL)
             server.waitFor("listens again", again + 1)
             assert (come("a"), come("b")) == ({"401"}, {"200"})
+
+
+def test_ticketsFollow() -> None:
+    """With workers, tickets are made as the tables say that the workers have, after either reload; a mistake changes nothing."""
+    with tempfile.TemporaryDirectory(prefix="ws-") as directory:
+        place = Path(directory)
+        for name in "old", "new", "third":
+            (place / name).write_text(f"{name:-<40}")
+            (place / name).chmod(0o600)
+
+        def say(secret: str, more: str = "") -> None:
+            table = f'authenticate = ["t"]\n[authenticators.t]\ntype = "ticket"\nsecret-file = "{secret}"\n'
+            write(place, f'{table}{more}[channels."*"]\nsubscribe = "users"\n', 2)
+
+        def come() -> set[str]:
+            found = set()
+            for _ in range(6):
+                token = json.loads(server.curl("--json", '{"user": "ann"}', path="/api/tickets"))["token"]
+                url = f"http://localhost:{server.port('ws')}/channels/a?ticket={token}"
+                found.add(curl("-o", "/dev/null", "-w", "%{http_code}", url))
+                signed = jwt.PyJWS().decode_complete(token, f"{now:-<40}", ["HS256"])
+                assert b"ann" in signed["payload"]
+            return found
+
+        now = "old"
+        say(now)
+        with running(place, "--config", "push.toml") as server:
+            assert come() == {"200"}
+            say("new", "life = 61\n")
+            for arguments in (), ("--services",):
+                code, why = reload(place, *arguments)
+                assert (code, "life" in why) == (1, True)
+                assert come() == {"200"}
+            now = "new"
+            say(now)
+            assert reload(place) == (0, "")
+            assert come() == {"200"}
+            now = "third"
+            say(now)
+            assert reload(place, "--services") == (0, "")
+            assert come() == {"200"}

@@ -23,6 +23,8 @@ from twisted_ws.telemetry import tracing
 from twisted_ws.telemetry.counts import Counts
 from twisted_ws.upgrade import Reject, UpgradeRequest
 
+GUEST_OR_MESSAGE = "a client that comes without credentials is a guest: name guest, or the source message."
+
 _log = Logger()
 
 
@@ -80,7 +82,7 @@ class Chain:
         self._askers = {name: each for name, each in self._authenticators if getattr(each, "canAsk", False)}
         self.takesMessage = any(getattr(each, "takesMessage", False) for _, each in self._authenticators)
         if self.takesMessage and any(isinstance(each, Guest) for _, each in self._authenticators):
-            raise ConfigurationError("a client that comes without credentials is a guest: name guest, or the source message.")
+            raise ConfigurationError(GUEST_OR_MESSAGE)
         # What a client without credentials is told to use: the first that says so.
         schemes: Sequence[str] = [scheme for _, each in self._authenticators if (scheme := getattr(each, "scheme", None))]
         self._scheme = schemes[0] if schemes else "Bearer"

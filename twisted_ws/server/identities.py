@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from twisted_ws.access.authenticator import Authenticator, Host
-from twisted_ws.access.chain import Chain, Guest, requireScope, requireValid
+from twisted_ws.access.chain import GUEST_OR_MESSAGE, Chain, Guest, requireScope, requireValid
 from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import LONGEST_WAIT, SOON, Lifetime
 from twisted_ws.access.refusals import AccessRefused, forbidden
@@ -140,14 +140,9 @@ class Identities:
             ConfigurationError: a chain needs one that would be gone, or cannot have one as it would be.
         """
         left = {name: each for name, each in self._authenticators.items() if name not in removed}
-        if clash := next((name for name in made if name in left), None):
-            raise ConfigurationError(f"authenticators.{clash}: there is another of this name, from a flag.")
+        requireReplaceable([chain.names for chain in self._chains], left, made)
         after = {**left, **made}
-        chains = []
-        for chain in self._chains:
-            if gone := next((name for name in chain.names if name not in after), None):
-                raise ConfigurationError(f"authenticators.{gone} is still needed: it is named by authenticate.")
-            chains.append((chain, self._chain(chain.names, after)))
+        chains = [(chain, self._chain(chain.names, after)) for chain in self._chains]
 
         def replace() -> None:
             before = [each for name, each in self._authenticators.items() if name in removed]
@@ -330,6 +325,26 @@ class Identities:
             connection.remind(runtime.wheel.now + LONGEST_WAIT, partial(self.limitLife, caller))
         else:
             self.limitLife(caller)
+
+
+def requireReplaceable(chains: Iterable[Sequence[str]], stay: Collection[str], made: Mapping[str, Authenticator]) -> None:
+    """Refuse authenticators with which some chain could not go on.
+
+    Args:
+        chains: the names in each.
+        stay: the names of those that are as they were.
+        made: those that come.
+
+    Raises:
+        ConfigurationError: a chain needs one that would be gone, or cannot have one as it would be, or two have one name.
+    """
+    if clash := next((name for name in made if name in stay), None):
+        raise ConfigurationError(f"authenticators.{clash}: there is another of this name, from a flag.")
+    for names in chains:
+        if gone := next((name for name in names if name not in stay and name not in made), None):
+            raise ConfigurationError(f"authenticators.{gone} is still needed: it is named by authenticate.")
+        if GUEST_NAME in names and any(getattr(made.get(name), "takesMessage", False) for name in names):
+            raise ConfigurationError(GUEST_OR_MESSAGE)
 
 
 def _expire(caller: Caller, counts: Counts) -> None:

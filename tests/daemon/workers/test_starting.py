@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs
 
 from tests.daemon.support import PortsReactor
 from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.process import ProcessDaemon
-from twisted_ws.daemon.settings import Settings
+from twisted_ws.daemon.settings import Mount, Settings
 from twisted_ws.daemon.workers.cores import cores
 from twisted_ws.daemon.workers.starting import daemonFor
 from twisted_ws.daemon.workers.supervisor import Supervisor, oldAtBroadcastSite
@@ -111,3 +113,55 @@ def test_whatTheBroadcastSiteKeeps(old: Settings, told: list[str]) -> None:
     new = replace(old, allowedHosts=("app.example",), certificate="new.pem", allowedOrigins=("*",))
     assert oldAtBroadcastSite(new, old) == told
     assert oldAtBroadcastSite(old, old) == []
+
+
+_TICKET = {"type": "ticket", "secret-file": "secret"}
+_MESSAGE = {"type": "jwt", "secret-file": "secret", "sources": ["message"]}
+
+
+@pytest.mark.parametrize(
+    ("tables", "why"),
+    [
+        ({"site": _TICKET}, "authenticators.rooms is still needed"),
+        ({"rooms": _TICKET}, "authenticators.site is still needed"),
+        ({"site": _TICKET, "rooms": _TICKET, "jwt": _TICKET}, "authenticators.jwt: there is another of this name, from a flag"),
+        ({"site": _TICKET, "rooms": _MESSAGE}, "name guest, or the source message"),
+        ({"site": _TICKET, "rooms": {**_TICKET, "secret-file": "nowhere"}}, "nowhere"),
+    ],
+)
+def test_authenticatorsOfAllOrNone(tmp_path: Path, tables: Any, why: str) -> None:
+    """Authenticators that no worker could have change nothing in the supervisor either, so no later worker gets them."""
+    (tmp_path / "secret").write_text("0123456789" * 4)
+    (tmp_path / "secret").chmod(0o600)
+    flag = f"jwt:secret-file={tmp_path}/secret"
+    rooms = Mount("/rooms", "demo", authenticate=("rooms", "guest"))
+    settings = Settings(
+        **{**OFF, "workers": 2},
+        services=(rooms,),
+        authenticate=("site", flag),
+        authenticators={"site": _TICKET, "rooms": _TICKET},
+        directory=str(tmp_path),
+    )
+    again = [settings]
+    supervisor = Supervisor(settings, reactor=PortsReactor(), again=lambda: again[0])
+    before = supervisor.server.authenticators
+    again[0] = replace(settings, authenticators=tables)
+    with capturedLogs() as events:
+        supervisor.reload()
+    assert [event["log_format"].format(**event) for event in events if why in str(event.get("reason"))]
+    assert supervisor.server.authenticators == before
+    again[0] = replace(settings, authenticators={**settings.authenticators, "more": _TICKET})
+    supervisor.reload()
+    assert {*supervisor.server.authenticators} == {"guest", "site", "rooms", "more"}
+
+
+def test_namesOfFlags(tmp_path: Path) -> None:
+    """A flag's authenticator has the same name in the supervisor, which makes few of them, as in workers, which have all."""
+    (tmp_path / "secret").write_text("0123456789" * 4)
+    (tmp_path / "secret").chmod(0o600)
+    flags = (f"ticket:secret-file={tmp_path}/secret",) * 2
+    taken = {"ticket": {"type": "jwt", "secret-file": "secret"}}
+    made: dict[str, Any] = {"authenticate": flags, "authenticators": taken, "directory": str(tmp_path)}
+    assert {*_supervisor(**made).server.authenticators} == {"guest", "ticket2", "ticket3"}
+    worker = ProcessDaemon(Settings(**OFF, **made), reactor=PortsReactor())
+    assert {*worker.server.authenticators} == {"guest", "ticket", "ticket2", "ticket3"}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from twisted_ws.access.authenticator import GROUP, Authenticator, AuthenticatorSettings
 from twisted_ws.daemon.settings import Settings
 from twisted_ws.errors import ConfigurationError
+from twisted_ws.server.identities import GUEST_NAME, requireReplaceable
 from twisted_ws.spelling import didYouMean
 
 # The extras of types with other names.
@@ -73,18 +74,37 @@ def makeAuthenticators(
             continue
         options = {key: value for key, value in table.items() if key != "type"}
         made[name] = _make(f"authenticators.{name}", table["type"], name, options, settings, reactor)
-    chain = []
-    for each in settings.authenticate:
+    chain = chainOf(settings)
+    for name, each in zip(chain, settings.authenticate, strict=True):
         kind, colon, rest = each.partition(":")
-        if not colon:
-            chain.append(each)
-            continue
-        if only is not None and kind not in only:
-            continue
-        name = next(name for name in (kind, *(f"{kind}{n}" for n in range(2, len(made) + 3))) if name not in made)
-        made[name] = _make("--authenticate", kind, name, parseOptions(rest), settings, reactor)
-        chain.append(name)
-    return tuple(chain) or None, made
+        if colon and (only is None or kind in only):
+            made[name] = _make("--authenticate", kind, name, parseOptions(rest), settings, reactor)
+    return chain or None, made
+
+
+def chainOf(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the authenticators that are asked for all services: a flag's is its type, with a number if need be."""
+    names: list[str] = []
+    for each in settings.authenticate:
+        kind, colon, _ = each.partition(":")
+        name, number = kind, 2
+        while colon and (name in settings.authenticators or name in names):
+            name, number = f"{kind}{number}", number + 1
+        names.append(name)
+    return tuple(names)
+
+
+def requireChains(settings: Settings, found: Changed) -> None:
+    """Refuse a change of the tables that a server which was started with these settings could not take.
+
+    Raises:
+        ConfigurationError: as from `twisted_ws.server.identities.Identities.replace`.
+    """
+    chain = chainOf(settings)
+    flags = {name for name, each in zip(chain, settings.authenticate, strict=True) if ":" in each}
+    chains = [chain, *(each.authenticate for each in settings.services if each.authenticate is not None)]
+    stay = {GUEST_NAME, *flags, *(name for name in found.tables if name not in found.made)}
+    requireReplaceable(chains, stay, found.made)
 
 
 def changed(old: Settings, new: Settings, reactor: Any, only: Collection[str] | None = None) -> Changed:

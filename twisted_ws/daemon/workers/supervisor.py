@@ -20,7 +20,7 @@ from twisted_ws import __version__
 from twisted_ws.daemon import systemd
 from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
-from twisted_ws.daemon.loading.authenticators import ISSUERS, changed, makeAuthenticators
+from twisted_ws.daemon.loading.authenticators import ISSUERS, changed, makeAuthenticators, requireChains
 from twisted_ws.daemon.loading.engines import engineMaker
 from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce, _exitWithError
 from twisted_ws.daemon.service import Daemon
@@ -45,6 +45,7 @@ from twisted_ws.errors import ConfigurationError
 from twisted_ws.metrics.collector import Collector
 from twisted_ws.metrics.declared import Source
 from twisted_ws.metrics.scrape import Asked, Scrape
+from twisted_ws.server.identities import GUEST_NAME
 from twisted_ws.server.server import WebSocketServer
 from twisted_ws.wire.tls.server import ServerTLS
 from twisted_ws.wire.websocket.runtime import Runtime
@@ -416,8 +417,8 @@ class Supervisor(ProcessDaemon):
         return self.crew.reload(running.channelRules, running.logLevels, running.authenticators).addCallback(told)
 
     def _take(self, settings: Settings) -> Sequence[str]:
-        # The workers would find the same mistakes: nothing changes in any if there is one.
-        changed(self._running, settings, self._reactor)
+        # The workers would find the same mistakes: nothing changes in any if there is one, nor in those that come later.
+        requireChains(self._running, changed(self._running, settings, self._reactor))
         names = super()._take(settings)
         self._running = replace(self._running, logLevels=settings.logLevels)
         if self._orders:
@@ -452,6 +453,10 @@ class Supervisor(ProcessDaemon):
         changed += [f"limits.{name}" for name in FIXED_LIMITS if getattr(new.limits, name) != getattr(old.limits, name)]
         if changed:
             raise ConfigurationError(f"A change of {', '.join(changed)} takes effect only after a restart.")
+        # Whoever makes tickets makes those that the new workers take.
+        _, issuers = makeAuthenticators(new, self._reactor, ISSUERS)
+        others = [name for name in self.server.identities.authenticators if name != GUEST_NAME]
+        replaceIssuers = self.server.identities.replace(others, issuers)
         before, self._orders = self._orders, self._encode(new, self._table()[0])
         try:
             await self.crew.roll()
@@ -460,6 +465,7 @@ class Supervisor(ProcessDaemon):
                 self._orders = before
             raise
         self._running = new
+        replaceIssuers()
         self.server.setChannelRules(new.channelRules)
         self._takeLevels(new)
         stays = oldAtBroadcastSite(new, old)
