@@ -110,6 +110,13 @@ class Limits:
         "the oldest is closed with 1013",
         "that wait for this message: each takes a few KiB, and nobody knows whose it is",
     )
+    credentialsTotal: int = _limit(
+        256 * MIB,
+        "bytes",
+        "503",
+        "what the credentials of open connections say beyond 4 KiB, each counted once: claims and grants stay as long as a "
+        "connection, and a token of 8 KiB can become 220 KiB",
+    )
     # The admin page
     adminSession: float = _limit(12 * 3600, "seconds", "logged out", "a working day; whoever stays logs in again")
     adminSessions: int = _limit(100, "sessions", "the oldest is logged out", "a few people, each with some browsers")

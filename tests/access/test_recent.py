@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from twisted_ws.access.recent import Recent
+from twisted_ws.access.recent import MOST_BYTES, Recent
 
 
 def test_forAWhile():
@@ -49,3 +49,21 @@ def test_secrets():
     recent = Recent(10, Clock().seconds)
     recent.put("found", b"planted")
     assert "planted" not in repr(recent) + repr(vars(recent))
+
+
+def test_boundedByBytes():
+    """Answers that take much memory are fewer; what has ended, was forgotten or came again counts no longer."""
+    clock = Clock()
+    recent = Recent(10, clock.seconds)
+    for n in range(4):
+        recent.put(n, b"%d" % (n % 3), size=MOST_BYTES // 2)
+    assert [recent.get(b"%d" % n) for n in range(3)] == [3, None, 2]
+    clock.advance(10)
+    assert recent.get(b"0") is None
+    for n in range(5):
+        recent.put(n, b"%d" % n, size=MOST_BYTES // 2)
+        recent.clear()
+    recent.put(0, b"0", size=MOST_BYTES)
+    assert recent.get(b"0") == 0
+    recent.put(1, b"1", size=MOST_BYTES + 1)
+    assert len(recent) == 0

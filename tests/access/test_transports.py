@@ -8,11 +8,13 @@ from contextlib import ExitStack
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.logger import capturedLogs
 
 from tests.access.tokens import Tokens
 from tests.web.worlds import Client, EventClient
 from twisted_ws import ConfigurationError, Limits, WebSocketServer, WebSocketService
+from twisted_ws.access.sources import TokenSources
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.client import HandshakeRefused
 from twisted_ws.engines.contract import Revocation
@@ -53,7 +55,7 @@ class Late:
 class World:
     """A server in memory that asks for tokens, reached by WebSocket and by HTTP."""
 
-    def __init__(self, stack, chain=("tokens",), scopes=(), allowedOrigins=(), **authenticators):
+    def __init__(self, stack, chain=("tokens",), scopes=(), allowedOrigins=(), limits=None, **authenticators):
         begin = 1_000_000.0
         self.service = Notes()
         self.memory = stack.enter_context(
@@ -64,7 +66,7 @@ class World:
                 authenticators={"tokens": Tokens(lambda: self.now()), **authenticators},
                 allowedOrigins=allowedOrigins,
                 channelRules={"*": {"subscribe": "anyone"}},
-                limits=Limits(pollWait=120),
+                limits=limits or Limits(pollWait=120),
             )
         )
         self.server = self.memory.server
@@ -608,3 +610,53 @@ def test_manyRefusals(world):
             assert world.events("/channels/a", f"Authorization: Bearer x{n}").head.status == 401
             assert world.http().get("/channels/a", f"Authorization: Bearer x{n}").status == 401
     assert 0 < len(events) <= 30
+
+
+class Talkative:
+    """An authenticator whose credentials say much: those that begin alike are one token."""
+
+    def __init__(self):
+        self.known = {}
+
+    def identify(self, request):
+        user, _, size = TokenSources(("header",)).find(request).token.rstrip("!").partition(".")
+        return self.known.setdefault((user, size), Identity(user, by="talkative", payload=b" " * int(size)))
+
+
+def test_memoryOfCredentials(worlds):
+    """What is held of large credentials is bounded, counts once for all that have them, and is free when the last has left."""
+    world = worlds(["talkative"], limits=Limits(pollWait=120, credentialsTotal=20_000), talkative=Talkative())
+    ann, header = "ann.12000", "Authorization: Bearer ann.12000"
+    client, _ = world.v1("ann.10")
+    client.writeMessage({"type": "auth", "token": ann})
+    assert frames(client)[0]["type"] == "auth"
+    again = [world.socket(ann), world.socket(ann)]
+    stream, poll = world.events("/channels/a", header), world.http()
+    assert stream.head.status == 200
+    poll.ask("/channels/a?wait=100", header)
+    small, _ = world.v1("bob.10")
+
+    def refused():
+        """Say how those with other large credentials are refused."""
+        with pytest.raises(HandshakeRefused) as error:
+            world.socket("bob.12000")
+        client.writeMessage({"type": "auth", "token": "ann.12001"})
+        small.writeMessage({"type": "auth", "token": "bob.12000"})
+        status = world.events("/channels/a", "Authorization: Bearer bob.12000").head.status
+        return error.value.status, status, frames(client)[0].get("code"), frames(small)[0].get("code")
+
+    assert refused() == (503, 503, "unavailable", "unavailable")
+    world.socket("bob.4000").close()  # what is small is a part of its connection
+    for each in (*again, client):
+        each.close()
+    world.memory.settle()
+    small.writeMessage({"type": "auth", "token": "bob.12000"})
+    assert frames(small)[0]["code"] == "unavailable"  # the stream and the poll still have them
+    for each in stream, poll:
+        each.transport.lose(ConnectionLost())
+    world.memory.settle()
+    small.writeMessage({"type": "auth", "token": "bob.12000"})
+    assert frames(small)[0]["type"] == "auth"
+    small.writeMessage({"type": "auth", "token": "bob.10"})
+    assert frames(small)[0]["type"] == "auth"
+    assert world.server.runtime.credentials.total == 0

@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# Entries of one cache: about 4 MB of identities.
+# Entries of one cache: about 4 MB of most identities; and the bytes of those that say much.
 MOST = 10_000
+MOST_BYTES = 16 * 1024 * 1024
 
 
 class Recent(Generic[T]):
@@ -30,7 +31,8 @@ class Recent(Generic[T]):
         self._most = most
         # A hash of a password alone could be guessed from a copy of the memory as easily as from a file.
         self._key = secrets.token_bytes(32)
-        self._found: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
+        self._found: OrderedDict[bytes, tuple[float, T, int]] = OrderedDict()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._found)
@@ -50,23 +52,31 @@ class Recent(Generic[T]):
         entry = self._found.get(name)
         if entry is None:
             return None
-        until, answer = entry
+        until, answer, _ = entry
         if until <= self._clock():
-            del self._found[name]
+            self._forget(name)
             return None
         return answer
 
-    def put(self, answer: T, *asked: bytes) -> None:
-        """Keep an answer."""
+    def put(self, answer: T, *asked: bytes, size: int = 0) -> None:
+        """Keep an answer, which takes `size` bytes of memory besides some hundred."""
         if self._seconds <= 0:
             return
         now = self._clock()
         while self._found and (len(self._found) >= self._most or next(iter(self._found.values()))[0] <= now):
-            self._found.popitem(last=False)
+            self._forget(next(iter(self._found)))
         name = self._named(*asked)
-        self._found.pop(name, None)
-        self._found[name] = (now + self._seconds, answer)
+        if name in self._found:
+            self._forget(name)
+        self._found[name] = (now + self._seconds, answer, size)
+        self._bytes += size
+        while self._bytes > MOST_BYTES:
+            self._forget(next(iter(self._found)))
+
+    def _forget(self, name: bytes) -> None:
+        self._bytes -= self._found.pop(name)[2]
 
     def clear(self) -> None:
         """Forget everything."""
         self._found.clear()
+        self._bytes = 0

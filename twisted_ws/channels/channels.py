@@ -110,7 +110,7 @@ class Channels:
         self.behind: dict[BufferedSubscriber, None] = {}
         self._clock: Callable[[], float] = runtime.reactor.seconds
         self.room = min(ROOM, self.limits.maxSendBuffer // 2)
-        self.visitors = Roster()
+        self.visitors = Roster(runtime.credentials)
         self.presence = Presence(engine, self.wheel, self.fanOuts)
         self._engine = engine
         self._audiences: dict[Format, Audience] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from twisted_ws.wire.loop.sharing import Sharing
+
 if TYPE_CHECKING:
     from twisted_ws.caller import Caller
     from twisted_ws.channels.visitor import Visitor
@@ -16,11 +18,15 @@ class Roster:
 
     A user is found when it is a str. Code that gives a caller or visitor another user calls `renamed`. One with an identity is
     also found by that, whatever user a service has given it since.
+
+    Args:
+        credentials: counts the memory of their identities.
     """
 
-    __slots__ = ("_byId", "_byIdentity", "_byToken", "_byUser")
+    __slots__ = ("_byId", "_byIdentity", "_byToken", "_byUser", "_credentials")
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: Sharing | None = None) -> None:
+        self._credentials = credentials or Sharing()
         self._byId: dict[str, Any] = {}
         self._byUser: dict[str, dict[Any, None]] = {}
         self._byIdentity: dict[str, dict[Any, None]] = {}  # by its user, where that is not the one of `_byUser`
@@ -89,6 +95,7 @@ class Roster:
         if isinstance(user, str):
             _put(self._byUser, user, client)
         if identity is not None:
+            self._credentials.hold(identity)
             if identity.user is not user and _isAnother(identity.user, user):
                 _put(self._byIdentity, identity.user, client)
             if identity.tokenId is not None:
@@ -99,6 +106,7 @@ class Roster:
         if isinstance(user, str):
             _take(self._byUser, user, client)
         if identity is not None:
+            self._credentials.release(identity)
             if identity.user is not user and _isAnother(identity.user, user):
                 _take(self._byIdentity, identity.user, client)
             if identity.tokenId is not None:

@@ -12,6 +12,7 @@ from twisted_ws.channels.roster import Roster
 from twisted_ws.channels.subscribers.formats import SUBPROTOCOL, jsonBroadcast, rawBroadcast
 from twisted_ws.identity import Identity
 from twisted_ws.message import Message
+from twisted_ws.wire.loop.sharing import Sharing
 from twisted_ws.wire.websocket.crowd import Crowd
 from twisted_ws.wire.websocket.fanout import EVERYBODY, FanOuts, stepsOf
 
@@ -21,8 +22,8 @@ class Callers(Collection[Caller]):
 
     __slots__ = ("_roster",)
 
-    def __init__(self) -> None:
-        self._roster = Roster()
+    def __init__(self, credentials: Sharing | None = None) -> None:
+        self._roster = Roster(credentials)
 
     def __len__(self) -> int:
         return len(self._roster)
@@ -56,8 +57,8 @@ class OpenCallers(Callers):
 
     enroll: Callable[[Caller], Membership]
 
-    def __init__(self, fanOuts: FanOuts) -> None:
-        super().__init__()
+    def __init__(self, fanOuts: FanOuts, credentials: Sharing | None = None) -> None:
+        super().__init__(credentials)
         self._fanOuts = fanOuts
         self._plain = Crowd()
         self._framed = Crowd()  # those that speak twisted-ws.v1

@@ -15,7 +15,7 @@ from twisted_ws.access.authenticator import Authenticator, Host
 from twisted_ws.access.chain import GUEST_OR_MESSAGE, Chain, Guest, requireScope, requireValid
 from twisted_ws.access.failures import Failures
 from twisted_ws.access.lifetime import LONGEST_WAIT, SOON, Lifetime
-from twisted_ws.access.refusals import AccessRefused, forbidden
+from twisted_ws.access.refusals import AccessRefused, forbidden, unavailable
 from twisted_ws.access.revocations import Revocations
 from twisted_ws.access.sources import MOST_BYTES, TokenMessage
 from twisted_ws.caller import Caller
@@ -182,12 +182,15 @@ class Identities:
         """Let an identity come with a request to a service.
 
         Raises:
-            AccessRefused: 403: it has none of the `scopes` that the service asks for, or a foreign page uses it.
+            AccessRefused: 403: it has none of the `scopes` that the service asks for, or a foreign page uses it; 503: what all
+                credentials say is too much (`Limits.credentialsTotal`).
         """
         if identity.isAmbient:
             self._refuseForeignPages(request)
         if scopes:
             requireScope(identity, scopes)
+        if not self._runtime.credentials.hasRoom(identity):
+            raise unavailable("The server holds too much of what credentials say.", detail="credentialsTotal is reached")
         request.identity = identity
         if identity.user:
             request.user = identity.user
@@ -247,6 +250,8 @@ class Identities:
             raise ChannelError("unavailable", "The token was not checked in time.") from None
         if identity.user != now.identity.user:
             raise ChannelError("forbidden", "The token belongs to another user.")
+        if not self._runtime.credentials.hasRoom(identity):
+            raise ChannelError("unavailable", "The server holds too much of what credentials say.")
         self._callers.renew(caller, identity)
         self.limitLife(caller)
         self._runtime.counts.renewed += 1

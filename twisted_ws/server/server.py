@@ -168,7 +168,7 @@ class WebSocketServer:
         self._connectionClass = connectionClass(self.runtime)
         self._routes: Routes[Mounted] = Routes()
         self._interceptors = checkInterceptors(interceptors)
-        self._callers = OpenCallers(self.runtime.fanOuts)
+        self._callers = OpenCallers(self.runtime.fanOuts, self.runtime.credentials)
         self.rates = Rates(self.runtime)
         self._countsMessages = bool(self.limits.messageRatePerUser or self.limits.messageRatePerIp)
         self._undecided = Undecided(self.runtime)

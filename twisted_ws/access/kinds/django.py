@@ -136,7 +136,7 @@ class DjangoAuthenticator:
                 tokenId=f"sha256:{digest}",
                 isAmbient=True,
             )
-        self._recent.put(identity, session.encode("utf-8", "surrogatepass"))
+        self._recent.put(identity, session.encode("utf-8", "surrogatepass"), size=identity.size)
         return identity if found is not None else None
 
     def _failed(self, failure: Failure) -> Failure:

@@ -91,7 +91,7 @@ class Login:
         )
 
     def _found(self, identity: Identity, sent: Password) -> Identity:
-        self._recent.put(identity, sent.username, sent.password)
+        self._recent.put(identity, sent.username, sent.password, size=identity.size)
         return identity
 
     def _failed(self, failure: Failure, host: Host, address: str) -> Failure:

@@ -14,7 +14,7 @@ from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 
 # What all workers together may hold: each gets its part.
-SHARED = ("maxConnections", "maxSendBufferTotal", "maxReceiveBufferTotal", "drainRate")
+SHARED = ("maxConnections", "maxSendBufferTotal", "maxReceiveBufferTotal", "credentialsTotal", "drainRate")
 
 
 @dataclass(frozen=True, slots=True)

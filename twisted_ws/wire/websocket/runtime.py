@@ -17,6 +17,7 @@ from twisted_ws.telemetry.counts import Counts
 from twisted_ws.wire.door.gate import Gate
 from twisted_ws.wire.lane.group import PollGroup
 from twisted_ws.wire.loop.backlog import Backlog
+from twisted_ws.wire.loop.sharing import Sharing
 from twisted_ws.wire.loop.turns import Turns
 from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.websocket.fanout import FanOuts
@@ -47,6 +48,7 @@ class Runtime:
         turns: the budget of work that can wait, in one turn of the reactor.
         backlog: the bytes that wait for all peers.
         intake: the bytes that they have sent, and that are not whole or not handled yet.
+        credentials: the bytes of what their credentials say.
         gate: the count of connections.
         throttle: keeps a peer from filling the log.
         details: does the same for lines of level debug, of which there may be more.
@@ -73,6 +75,7 @@ class Runtime:
         self.turns = Turns(reactor)
         self.backlog = Backlog(limits.maxSendBufferTotal)
         self.intake = Backlog(limits.maxReceiveBufferTotal)
+        self.credentials = Sharing(limits.credentialsTotal)
         self.gate = Gate(limits, reactor.seconds)
         self.throttle = Throttle(reactor.seconds)
         self.details = Throttle(reactor.seconds, DETAILS)
