@@ -164,6 +164,15 @@ def test_withoutScripts(stack):
     assert "does not permit" in refusal(f"redis://127.0.0.1:{server.port}")
 
 
+@pytest.mark.parametrize("rights", ["~a:* &b:*", "~b:* &a:*"])
+def test_anothersKeys(stack, rights):
+    """A user that may not use the keys or the pub/sub channels behind our prefix is refused at once, with the reason."""
+    server = stack.enter_context(Server())
+    server.ask("ACL", "SETUSER", "ann", "on", ">geheim", *rights.split(), "+@all")
+    said = refusal(f"redis://ann@127.0.0.1:{server.port}?prefix=a&wait={WAIT:g}", b"geheim")
+    assert "does not permit what is needed: NOPERM" in said
+
+
 def test_replica(stack, server):
     """A replica cannot be written to."""
     replica = stack.enter_context(Server(replicaof=f"127.0.0.1 {server.port}"))
@@ -202,7 +211,10 @@ def fake():
         (b"SSH-2.0-OpenSSH_9.2\r\n", "but answers 'SSH-2.0-OpenSSH_9.2"),
         (b"+OK\r\n$21\r\nredis_version:5.0.7\r\n\r\n", "too old"),
         (b"+OK\r\n$-1\r\n", "too old"),
-        (b"-ERR unknown command 'CLIENT'\r\n" * 3, "lacks a command"),
+        (
+            b"-ERR unknown command 'CLIENT', with args beginning with: 'SETNAME' \r\n" * 3,
+            "is needed: ERR unknown command 'CLIENT'.",
+        ),
         (b"-DENIED Redis is running in protected mode\r\n", "protected mode"),
     ],
 )

@@ -237,7 +237,12 @@ class Contact:
                 self._current, link.onLost = link, ended.callback
                 self._watchGreeting(link)
                 try:
-                    yield self._subscribe(link)
+                    try:
+                        yield self._subscribe(link)
+                    except Lost as lost:
+                        if str(lost).startswith("NOPERM"):  # the subscription itself has no replies
+                            raise hiredis.ReplyError(str(lost)) from None
+                        raise
                     yield self._greet(link)
                     pause = FIRST_PAUSE
                     why = yield ended

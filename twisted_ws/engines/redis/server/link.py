@@ -134,7 +134,7 @@ class Dialer:
         if "protocol of Redis" in str(error):
             hint = "" if "but HTTP" in str(error) else "; with TLS, the URL begins with rediss:"
             return ConfigurationError(f"{str(error).removeprefix('it ')}: check the port{hint}")
-        return Unreachable(f"broke the connection off: {error}" + ("" if self.url.isSecure else " (does it want TLS?)"))
+        return Unreachable(f"cannot be greeted: {error}" + ("" if self.url.isSecure else " (does it want TLS?)"))
 
 
 def _reason(error: ConnectError) -> str:
@@ -162,7 +162,7 @@ def _explainReply(text: str, hasPassword: bool) -> Exception:
     if kind == "MISCONF":
         return ConfigurationError(f"cannot be written to, because it cannot save: {said}")
     if "unknown command" in text or "Unknown Redis command" in text or "unknown subcommand" in text:
-        return ConfigurationError(f"lacks a command that is needed: {said}")
+        return ConfigurationError(f"lacks a command that is needed: {said.partition(', with args')[0]}")
     if "DB index" in text or "invalid DB" in text:
         return ConfigurationError("does not have the database that the URL names")
     return Unreachable(f"says {said}")

@@ -9,6 +9,7 @@ from typing import Protocol as Interface
 
 import hiredis
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
@@ -206,7 +207,12 @@ class RedisProtocol(Protocol):
         """Learn that it has ended."""
         if self.ended is None:
             self.error = reason.value
-        self._end(reason.getErrorMessage())
+        if isinstance(reason.value, ConnectionDone):
+            self._end("it has closed the connection")
+        elif isinstance(reason.value, ConnectionLost):
+            self._end("the connection was broken off")
+        else:
+            self._end(printable(reason.getErrorMessage(), 160))
 
     def _end(self, why: str) -> None:
         if self.ended is not None:
