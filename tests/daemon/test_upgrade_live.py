@@ -22,7 +22,7 @@ import pytest
 
 import twisted_ws
 from hostile.moved import Crowd, Publications, versions
-from tests.daemon.test_handover_live import CONFIG, write
+from tests.daemon.test_handover_live import CONFIG, Figures, write
 from tests.daemon.workers.support import children, isGone, supervisor, tell, workers
 from tests.live.nursery import BIN
 from tests.live.support import PATIENCE, Running, running, until
@@ -71,11 +71,16 @@ def server(
 def test_nobodyNotices(count: int) -> None:
     """Over upgrades of the whole server, no connection is closed, loses a message or gets one twice; new code answers on it.
 
-    No request to publish fails, though all come over one connection, and the number of the process stays.
+    No request to publish fails, though all come over one connection, and the number of the process stays. No counter of the
+    metrics falls, and no connection is counted twice.
     """
     with server(count) as (daemon, place):
         port, http = daemon.port("ws"), daemon.port("http")
-        with Crowd(port, KINDS, 5, 0.2) as crowd, Publications(http, 5, 100, 100) as publications:
+        with (
+            Crowd(port, KINDS, 5, 0.2) as crowd,
+            Publications(http, 5, 100, 100) as publications,
+            Figures(http) as figures,
+        ):
             for number in range(1, 3):
                 before, old = supervisor(daemon), set(workers(daemon))
                 write(place, f"v{number}")
@@ -88,6 +93,7 @@ def test_nobodyNotices(count: int) -> None:
             publications.stop()
             assert publications.wrong == ""
             tallies = crowd.rest(publications.counts)
+        assert (figures.fell, figures.most) == (set(), sum(KINDS.values()))
         assert {kind: (tally.clients, tally.isWhole) for kind, tally in tallies.items()} == {
             kind: (number, True) for kind, number in KINDS.items()
         }, tallies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -100,6 +101,31 @@ def test_countersGoOn() -> None:
     assert seen() == (8, 1, 2)
     slot.begin("next").counts.sent = 1
     assert seen() == (9, 1, 2)
+
+
+def test_anotherSupervisor() -> None:
+    """They go on in a supervisor that takes over: those of workers that have ended, live or are lost, and its own."""
+    slots = [Slot(), Slot(), Slot()]
+    old = slots[0]
+    worker = old.begin("worker")
+    old.begin("ended").counts.sent = 5
+    old.end("ended")
+    for supervisor in slots:
+        supervisor.scrape.collector.server.counts.sent += 100
+    for before, after in pairwise(slots):
+        worker.counts.sent += 10
+        before.begin("lost").counts.sent = 1
+        seen = before.value("twisted_ws_messages_sent_total")
+        for place, which, said in before.scrape.moving():
+            after.scrape.past.arrive(place, which if which == "worker" else None, said)
+        after.workers["worker"] = worker
+        assert after.value("twisted_ws_messages_sent_total") == seen
+    assert seen == 5 + 2 * 10 + 2
+    assert slots[-1].value("twisted_ws_messages_sent_total", worker="supervisor") == 300
+    worker.counts.sent += 1
+    assert slots[-1].value("twisted_ws_messages_sent_total") == seen + 1
+    slots[-1].end("worker")
+    assert slots[-1].value("twisted_ws_messages_sent_total") == seen + 1
 
 
 def test_whatIsOpenIsCountedOnce() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -67,6 +67,23 @@ class Past:
             self._ended.append((place, said))
             Deferred.fromCoroutine(self.sums())
 
+    def moving(self) -> Iterator[tuple[str, Hashable | None, bytes]]:
+        """Yield all that is known, for another process: a place, the worker if it has not ended, and a report."""
+        for place, said in self._sums.reports():
+            yield place, None, msgspec.msgpack.encode(said)
+        for place, last in self._ended:
+            yield place, None, last
+        for (place, worker), last in self._last.items():
+            yield place, worker, last
+
+    def arrive(self, place: str, worker: Hashable | None, said: bytes) -> None:
+        """Take what another process has yielded."""
+        if worker is not None:
+            self.saw(place, worker, said)
+        else:
+            self._ended.append((place, said))
+            Deferred.fromCoroutine(self.sums())
+
     async def sums(self) -> Sums:
         """Return the sums of all that have ended until now; they stay as they are, whoever ends later."""
         while self._ended:
@@ -102,6 +119,11 @@ class Sums:
         if sum(len(each.samples) for each in added.values()) <= MOST:
             others = added
         return Sums({**self._ours, place: ours}, {**self._others, place: others})
+
+    def reports(self) -> Iterator[tuple[str, Report]]:
+        """Yield each place, and its sums as a report."""
+        for place, ours in self._ours.items():
+            yield place, Report({**ours}, [*self._others.get(place, {}).values()])
 
     @property
     def places(self) -> tuple[str, ...]:

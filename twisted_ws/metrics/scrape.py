@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 from prometheus_client.core import Metric as Family
 from prometheus_client.core import Sample
 from twisted.internet.defer import Deferred
@@ -57,7 +58,7 @@ class Scrape:
         answered = await self._answers(asked)
         sums = await self.past.sums()
         living = self.past.living()
-        reports: dict[str, list[Report]] = {place: [] for place in sums.places}
+        reports: dict[str, list[Report]] = {place: [] for place in sums.places if place != SUPERVISOR}
         turns = self.collector.server.runtime.turns
         # Of one that has not answered, or cannot be asked because it is about to end, what it had said before.
         for which in [*[each for each in living if each not in asked], *[each for each in asked if each in living]]:
@@ -72,7 +73,9 @@ class Scrape:
                     _log.warn("worker {worker}: its metrics cannot be read", worker=worker, event="metrics.unreadable")
         source = self.collector.source()
         for each in METRICS:
-            for part in parts(each, each.rows(source), {WORKER: SUPERVISOR}):
+            own = each.rows(source)
+            # Supervisors before this one have counted, too.
+            for part in parts(each, sums.rows(SUPERVISOR, each, [Report({each.name: own}, [])]), {WORKER: SUPERVISOR}):
                 yield part
             for worker, said in reports.items():
                 for part in parts(each, sums.rows(worker, each, said), {WORKER: worker}):
@@ -87,6 +90,12 @@ class Scrape:
         for merged in merging.values():
             for part in partsOf(merged):
                 yield part
+
+    def moving(self) -> Iterator[tuple[str, Hashable | None, bytes]]:
+        """Yield what was counted here and by workers, for the `Past` of another supervisor."""
+        source = self.collector.source()
+        yield SUPERVISOR, None, msgspec.msgpack.encode(Report({each.name: each.rows(source) for each in METRICS}, []))
+        yield from self.past.moving()
 
     async def _answers(self, asked: Asked) -> set[tuple[str, Hashable]]:
         """Return who has answered in time: many may answer in one turn, which only notes it (see `Past.saw`)."""

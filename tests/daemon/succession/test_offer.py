@@ -243,6 +243,14 @@ class Working(Standing):
         self.isFrozen = True
         return iter(range(self.kept))
 
+    def logins(self) -> tuple[bytes, list[Any]]:
+        """Return that nobody is logged in."""
+        return b"", []
+
+    def counted(self, workers: Sequence[Any]) -> Iterator[tuple[str, int | None, bytes]]:
+        """Yield what a worker has counted."""
+        yield "1", 0, b""
+
     def thaw(self) -> None:
         """End that."""
         self.isFrozen = False
@@ -326,7 +334,7 @@ def test_itTakesOver(world: World) -> None:
     assert world.supervisor.works  # while it starts
     world.say("ready")
     world.until("state")
-    assert world.came == ["worker", "state"]
+    assert world.came == ["worker", "logins", "counted", "state"]
     assert not world.supervisor.works
     world.say("have")
     assert (world.left, world.why) == ([True], [])

@@ -57,6 +57,22 @@ class World:
         return found
 
 
+def test_adopted():
+    """Workers that have joined another process before this one are told of each other, too."""
+    clock = Clock()
+    turns = Turns(clock)
+    hub, told, transports = RateCounts(), [], []
+    for number in range(2):
+        hubLink, link = Link(turns, f"worker {number}"), Link(turns, "the supervisor")
+        hub.attach(hubLink)
+        link.handle("rateElsewhere", lambda *fields, number=number: told.append((number, *fields)))
+        transports += connect(hubLink, link)
+        hub.adopt(hubLink)
+    link.send("rateHere", [[ANN, 10.0, 3]], [])
+    settle(*transports, clock=clock)
+    assert told == [(0, [[[*ANN], 10.0, 3]], [])]
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("rate", [10, 2])
 def test_together(count, rate):

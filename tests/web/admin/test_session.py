@@ -237,6 +237,34 @@ def test_tooMany(world):
     assert world.ask("GET", "/api/channels", last).status == 200
 
 
+def _moved(world, **options):
+    """Return how a request is answered by a process that has taken over from that of a world, for each of two sessions."""
+    cookies = [world.cookie(), world.cookie("watcher")]
+    credentials = Credentials(reactor=world.clock, **options)
+    credentials.arrive(*world.credentials.moving())
+    site = broadcastSite(world.server, credentials, None, AdminResource(world.server, credentials, None))
+    return lambda path: [Client(site, world.clock).get(path, each) for each in cookies]
+
+
+def test_anotherProcess(world):
+    """Sessions go on in a process that takes over, with the same rights, and end when they would have."""
+    answers = _moved(world, keyFile=str(world.keys), limits=world.server.limits)
+    said = [json.loads(each.body) for each in answers("/admin/session")]
+    assert [each["user"] for each in said] == ["ops", "watcher"]
+    assert ["admin" in each["may"] for each in said] == [True, False]
+    assert [each.status for each in answers("/api/channels")] == [200, 200]
+    world.clock.advance(world.server.limits.adminSession + 1)
+    assert [each.status for each in answers("/api/channels")] == [401, 401]
+
+
+def test_anotherProcessWithOtherKeys(world):
+    """All are logged out if the keys are others there, as when they are read again."""
+    other = world.keys.parent / "other"
+    other.write_text(world.keys.read_text() + f"more: {keyOf('more')}\n")
+    other.chmod(0o600)
+    assert [each.status for each in _moved(world, keyFile=str(other))("/api/channels")] == [401, 401]
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"key": 1}', b'{"kye": "x"}', b'{"key": "\\ud800"}', b"x" * 5000, b"\xff"])
 def test_nonsense(world, body):
     """A login that is no login is refused, and nothing of it is repeated."""

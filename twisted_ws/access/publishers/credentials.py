@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import os
 import stat
@@ -22,7 +23,7 @@ from zope.interface import Interface, implementer
 
 from twisted_ws.access.buckets import TokenBuckets
 from twisted_ws.access.publishers.keys import KeyFile, KeyHolder
-from twisted_ws.access.publishers.sessions import Session, Sessions
+from twisted_ws.access.publishers.sessions import Moving, Session, Sessions
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
 from twisted_ws.logs import Throttle
@@ -185,6 +186,19 @@ class Credentials:
         if self._keys is not None and self._keys.reload():
             self.sessions.clear()
             self.generation += 1
+
+    def moving(self) -> tuple[bytes, list[Moving]]:
+        """Return the sessions, for another process, and what its credentials must be like for them to go on there."""
+        return self._digest(), self.sessions.moving()
+
+    def arrive(self, digest: bytes, sessions: list[Moving]) -> None:
+        """Go on with the sessions of another process, if the keys are what they were there: otherwise, all are logged out."""
+        if digest == self._digest():
+            self.sessions.arrive(sessions)
+
+    def _digest(self) -> bytes:
+        keys = () if self._keys is None else self._keys.said
+        return hashlib.sha256(repr((self.takes, keys)).encode()).digest()
 
     def logIn(self, authorization: str, address: str) -> Deferred[tuple[str, Session]]:
         """Begin a session for whoever has sent this; for arguments and errors see `check`.

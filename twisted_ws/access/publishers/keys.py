@@ -90,7 +90,7 @@ class KeyFile:
         Raises:
             ConfigurationError: as for the class.
         """
-        before, self._keys = self._keys, self._parse(self._read())
+        before, self._keys = self.said, self._parse(self._read())
         for each in self._keys:
             if each.until is not None and each.until - self._unixTime() < WARN_DAYS * _DAY:
                 _log.warn(
@@ -102,7 +102,12 @@ class KeyFile:
                     day=datetime.fromtimestamp(each.until - _DAY, UTC).date(),
                     event="key.expires",
                 )
-        return [each.said for each in before] != [each.said for each in self._keys]
+        return before != self.said
+
+    @property
+    def said(self) -> tuple[tuple[bytes, str, str, float | None], ...]:
+        """What makes the keys the same ones, in the order of the file."""
+        return tuple(each.said for each in self._keys)
 
     def find(self, key: str) -> KeyHolder | None:
         """Return who has `key` (named "line 3" if it has no name), None if the key is unknown or has ended.

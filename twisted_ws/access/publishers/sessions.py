@@ -8,7 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from twisted_ws.access.publishers.keys import KeyHolder
+from twisted_ws.access.publishers.scopes import Scopes
 from twisted_ws.limits import Limits
 
 # Random bytes of a cookie: nobody guesses 256 bits.
@@ -31,8 +34,23 @@ class Session(NamedTuple):
     expires: float
 
 
+class Moving(Struct, array_like=True):
+    """A session that goes on in another process.
+
+    Attributes:
+        digest: the SHA-256 of its cookie.
+        name, scopes: of its holder, as in a file of keys.
+        left: seconds until it ends.
+    """
+
+    digest: bytes
+    name: str
+    scopes: str
+    left: float
+
+
 class Sessions:
-    """The sessions of one broadcast site, in memory: none outlives the process.
+    """The sessions of one broadcast site, in memory: none outlives the process, unless another one takes over from it.
 
     Of a cookie, only the SHA-256 is kept, so that nothing that shows the memory of the server lets anybody in.
 
@@ -76,6 +94,21 @@ class Sessions:
     def end(self, cookie: str) -> None:
         """End the session of a cookie, if there is one."""
         self._sessions.pop(_digest(cookie), None)
+
+    def moving(self) -> list[Moving]:
+        """Return all, for another process."""
+        now = self._seconds()
+        return [
+            Moving(digest, each.holder.name, str(each.holder.scopes), each.expires - now)
+            for digest, each in self._sessions.items()
+        ]
+
+    def arrive(self, sessions: list[Moving]) -> None:
+        """Go on with those of the process before this one."""
+        now = self._seconds()
+        for each in sessions[-self._most :]:
+            holder = KeyHolder(each.name, Scopes(each.scopes.split()))
+            self._sessions[each.digest] = Session(holder, now + min(each.left, self._lasting))
 
     def clear(self) -> None:
         """End all."""

@@ -234,6 +234,10 @@ class Offer:
             adopted = Adopted(worker.slot, process.pid, worker.stage is Stage.READY, info, begun, hand is not None, list(streams))
             descriptors = (line.transport.fileno(), *hands, *streams.values())  # type: ignore[attr-defined]
             stream.send("worker", msgspec.msgpack.encode(adopted), descriptors=descriptors)
+        stream.send("logins", *supervisor.logins())
+        for counted in supervisor.counted(workers):
+            stream.send("counted", *counted)
+            await self._pause()
         for place, each in supervisor.placed(self._held):
             moving = each.moving()
             if moving is not None:

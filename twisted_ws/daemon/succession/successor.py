@@ -27,6 +27,7 @@ from twisted.python.usage import UsageError
 from zope.interface import implementer
 
 from twisted_ws import __version__
+from twisted_ws.access.publishers.sessions import Moving
 from twisted_ws.daemon import systemd
 from twisted_ws.daemon.handover.stream import HandStream
 from twisted_ws.daemon.listening.addresses import ListenAddress
@@ -155,6 +156,10 @@ class Successor(Supervisor):
         try:
             if kind == "worker":
                 self._adopt(msgspec.msgpack.decode(fields[0], type=Adopted), descriptors)
+            elif kind == "logins":
+                self._credentials.arrive(fields[0], msgspec.convert(fields[1], list[Moving]))
+            elif kind == "counted":
+                self._takeCounted(*fields)
             elif kind == "request":
                 self._requests.append((tuple(fields[0]), fields[1], descriptors[0]))
             elif kind == "state":
@@ -182,6 +187,10 @@ class Successor(Supervisor):
         self._adopted.append(worker)
         self._said.append(adopted.said)
 
+    def _takeCounted(self, place: str, number: int | None, said: bytes) -> None:
+        assert self._scrape is not None
+        self._scrape.past.arrive(place, None if number is None else self._adopted[number], said)
+
     def _inherit(self, state: HubState, records: int, asker: int) -> None:
         self._asker = socket.socket(fileno=asker)
         links: list[Any] = [each.line for each in self._adopted]
@@ -194,6 +203,7 @@ class Successor(Supervisor):
                 self._hub.arrive(state.number, list(zip(links, self._said, strict=True)), living)
         for each in links:
             self._addresses.adopt(each, state.addresses)
+            self._rates.adopt(each)
 
     # From then on.
 

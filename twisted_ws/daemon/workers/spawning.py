@@ -144,6 +144,9 @@ class AdoptedProcess:
         ended: called with the worker and with how it has ended.
         reactor: the reactor.
         certificates: what workers have said of them.
+
+    Raises:
+        OSError: there are no descriptors left.
     """
 
     def __init__(
@@ -166,7 +169,7 @@ class AdoptedProcess:
         self._log.begun = begun
         try:
             self._process: int | None = os.pidfd_open(pid)
-        except OSError:
+        except ProcessLookupError:
             self._process = None  # it has ended, and its number may be another's soon
         self._streams = {number: _Readable(each, partial(self._came, number), reactor) for number, each in streams.items()}
 

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ws import __version__
+from twisted_ws.access.publishers.sessions import Moving
 from twisted_ws.daemon import systemd
 from twisted_ws.daemon.listening.addresses import ListenAddress
 from twisted_ws.daemon.listening.listeners import Listener
@@ -603,6 +604,17 @@ class Supervisor(ProcessDaemon):
         if self._hub is not None and self._engine is not None:
             yield from self._engine.records()
             yield from self._hub.moving(links)
+
+    def counted(self, workers: Sequence[Worker]) -> Iterator[tuple[str, int | None, bytes]]:
+        """Yield reports of what was counted, each with its place and the number of its worker if that goes on."""
+        assert self._scrape is not None
+        numbers: dict[Any, int] = {each: number for number, each in enumerate(workers)}
+        for place, worker, said in self._scrape.moving():
+            yield place, numbers.get(worker), said
+
+    def logins(self) -> tuple[bytes, list[Moving]]:
+        """Return who is logged in (see `Credentials.moving`)."""
+        return self._credentials.moving()
 
     def thaw(self) -> None:
         """Go on after `records`."""

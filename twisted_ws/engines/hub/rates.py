@@ -117,6 +117,10 @@ class RateCounts:
         link.handle("rateJoin", partial(self._join, link))
         link.handle("rateHere", partial(self._tell, link))
 
+    def adopt(self, link: Link) -> None:
+        """Go on with a worker that has joined another process."""
+        self._join(link)
+
     def _join(self, link: Link) -> None:
         self._links[link] = None
         link.onLost(lambda *_: self._links.pop(link, None))
