@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import string
-from itertools import chain, count
+from collections.abc import Iterator
+from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted_ws.limits import checkNumber
@@ -25,10 +27,24 @@ def newNodeId() -> str:
     return "".join([secrets.choice(string.ascii_lowercase + string.digits) for _ in range(6)])
 
 
-# The first server of this process has this name; connections of all servers of the process are numbered together.
-NODE = newNodeId()
-nodeIds = chain((NODE,), iter(newNodeId, None))
-connectionIds = map(f"{NODE}.{{}}".format, count(1))  # of all transports
+@cache
+def _first() -> str:
+    """Return the name of the first server of this process; it is made when it is needed, so processes that are forked differ."""
+    return newNodeId()
+
+
+def _nodeIds() -> Iterator[str]:
+    yield _first()
+    while True:
+        yield newNodeId()
+
+
+def _connectionIds() -> Iterator[str]:
+    yield from map(f"{_first()}.{{}}".format, count(1))
+
+
+nodeIds = _nodeIds()
+connectionIds = _connectionIds()  # of all servers of the process, and of all transports
 
 
 class Membership(Protocol):

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.daemon.workers.support import workers
 from tests.live.support import PATIENCE, curl, running, until, writeService
 from tests.ports import freePort
 
@@ -192,10 +193,7 @@ def test_workers(tmp_path: Path, collector: Collector) -> None:
             _, publish = collector.named("publish")[-1]
             until(partial(collector.isAskedFor, publish))
             if count == 1:
-                (worker,) = [
-                    int(each)
-                    for each in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-                ]
+                (worker,) = workers(server)
                 os.kill(worker, 9)
                 server.waitFor("listens again")
         assert server.curl("--header", f"traceparent: {PARENT}", "--data", "1", path="/channels/news")

@@ -24,7 +24,7 @@ import twisted_ws
 from hostile.moved import Crowd, Publications, versions
 from tests.daemon.test_handover_live import CONFIG, Figures, write
 from tests.daemon.workers.support import children, isGone, supervisor, tell, workers
-from tests.live.nursery import BIN
+from tests.live.nursery import BIN, PLAIN
 from tests.live.support import PATIENCE, Running, running, until
 
 PACKAGE = Path(twisted_ws.__file__).parent
@@ -113,8 +113,9 @@ def ask(daemon: Running, path: str, body: bytes | None = None, *headers: tuple[s
         return found
 
 
-def test_whatIsKnown() -> None:
+def test_whatIsKnown(monkeypatch: pytest.MonkeyPatch) -> None:
     """History, numbering and the answers to idempotency keys are there after an upgrade, and so is who is present."""
+    monkeypatch.setenv(PLAIN, "1")
     with server() as (daemon, place), daemon.client("/present", subprotocols=["twisted-ws.v1"]) as client:  # type: ignore[list-item]
         client.send('{"type": "subscribe", "channel": "a", "presence": true}')
         until(lambda: json.loads(client.recv(PATIENCE))["type"] == "subscribed")

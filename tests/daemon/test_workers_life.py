@@ -17,9 +17,15 @@ import pytest
 
 from tests.daemon.test_live import SOCKET_OF_SYSTEMD
 from tests.daemon.workers.support import ASK, SERVICE, ended, isGone, oneEach, state, workers
-from tests.live.nursery import BIN, run
+from tests.live.nursery import BIN, PLAIN, run
 from tests.live.support import COMMAND, PATIENCE, PORTS, TWISTD, environment, running, starting, until, writeService
 from tests.ports import freePort
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have supervisors start their workers as they do without tests."""
+    monkeypatch.setenv(PLAIN, "1")
 
 
 @pytest.fixture

@@ -2,15 +2,20 @@
 
 They are forked from a process that has loaded them, the nursery; there is one for each process that runs tests. All else is as
 with a process that starts anew: its number, arguments, environment, working directory and standard streams, and how it ends.
+
+A server that may start workers has a nursery of its own, the annex: its workers, and the supervisor that takes over at an
+upgrade, are forked from that, and become its children. With `PLAIN` in its environment, it starts them as it does elsewhere.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import gc
 import importlib.metadata
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -18,6 +23,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -44,13 +50,25 @@ _LOADED = (
     "twisted_ws.commands.connect.talk",
     "twisted_ws.daemon.main",
     "twisted_ws.daemon.process",
+    "twisted_ws.daemon.succession.successor",
     "twisted_ws.daemon.workers.starting",
     "twisted_ws.daemon.workers.supervisor",
+    "twisted_ws.daemon.workers.worker",
     "twisted_ws.channels.service",
     "twisted_ws.services.demo",
 )
 _EARLY = ("PYTHON", "TWISTED_WS_LANE", "TWISTED_WS_SPEEDUPS", "COVERAGE", "LC_", "LANG", "LD_", "MALLOC")
 _OPTIONS = {"cwd", "env", "stdin", "stdout", "stderr", "text"}
+# A server with this variable starts its workers itself.
+PLAIN = "TESTS_PLAIN_WORKERS"
+# What a server with workers starts: these modules, with this beginning of the command line.
+_STARTED = ("twisted_ws.daemon.workers", "twisted_ws.daemon.succession")
+_BEGINNING = [sys.executable, "-B", "-P", "-m"]
+# Bytes for the command line that others see of a process (the nursery has as many), and of a request.
+_SHOWN = 4096
+_REQUEST = 1 << 20
+# Of prctl(2).
+_SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 1, 4, 36
 
 
 def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
@@ -115,12 +133,12 @@ class _Forked(subprocess.Popen[Any]):
 def _nursery() -> socket.socket:
     """Return where to ask for processes; who has it lives as long as we do."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REQUEST)
     with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as public, open(os.devnull, "r+b") as nothing:
         public.bind(_address())
         asked = [theirs.fileno(), public.fileno()]
         # What it has not loaded are modules of a test, which the test may write anew in the same second.
-        command = [sys.executable, "-B", __file__, *map(str, asked)]
+        command = [sys.executable, "-B", __file__, *map(str, asked), "-" * _SHOWN]
         process = subprocess.Popen(command, pass_fds=asked, stdin=nothing, stdout=nothing, cwd="/")
         process.returncode = 0  # nobody waits for it
     return ours
@@ -177,7 +195,7 @@ def _serve(asked: socket.socket, public: socket.socket) -> list[str]:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
     while True:
         (ready, *_), _, _ = select.select([asked, public], [], [])
-        message, descriptors, _, _ = socket.recv_fds(ready, 1 << 20, 4)
+        message, descriptors, _, _ = socket.recv_fds(ready, _REQUEST, 4)
         if not message:
             raise SystemExit
         if os.fork() == 0:
@@ -206,11 +224,183 @@ def _serve(asked: socket.socket, public: socket.socket) -> list[str]:
     return command
 
 
+def _mayHaveWorkers(command: Sequence[str]) -> bool:
+    """Return whether a command line, or a file that it names, speaks of workers."""
+    for each in command[1:]:
+        if "workers" in each:
+            return True
+        with suppress(OSError, ValueError):
+            if each.endswith(".toml") and "workers" in Path(each).read_text():
+                return True
+    return False
+
+
+def _annex(command: list[str]) -> list[str]:
+    """Fork the annex of this process, and return the command to run: in this process the same, in one of the annex its own."""
+    server = os.getpid()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asked:
+        asked.bind(_annexOf(server))
+        if os.fork():
+            _useAnnex(server)
+            return command
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != server:
+            os._exit(0)
+        _show([])
+        # It has none of the server's streams, and no signal of the server's terminal ends it.
+        asked = socket.socket(fileno=_alone(asked.detach()))
+        signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(asked, _REQUEST, 253)
+            *given, told = descriptors
+            number, naming = os.pipe()
+            if not (between := os.fork()):
+                if os.fork():
+                    os._exit(0)
+                _show(json.loads(message)["command"])
+                os.write(naming, os.getpid().to_bytes(4, sys.byteorder))
+                break
+            for each in (*given, naming):
+                os.close(each)
+            child = os.read(number, 4)
+            os.close(number)
+            os.waitpid(between, 0)  # from now on the server, which takes in orphans, is its parent
+            os.write(told, child)
+            os.close(told)
+        asked.detach()  # closed with all that is not given
+        return _born(json.loads(message), given)
+
+
+def _annexOf(server: int) -> str:
+    return f"\0twisted_ws tests: annex of {server}"
+
+
+def _alone(descriptor: int) -> int:
+    """Close all descriptors but one, leave the standard streams without anything, and return the number that it has now."""
+    os.dup2(descriptor, 3)
+    os.closerange(4, 1 << 16)
+    with open(os.devnull, "r+b", buffering=0) as nothing:
+        for number in range(3):
+            os.dup2(nothing.fileno(), number)
+    return 3
+
+
+def _born(request: dict[str, Any], given: Sequence[int]) -> list[str]:
+    """Make of this process what was asked for, and return its command."""
+    numbers: list[int] = request["numbers"]
+    above = max((*numbers, *given)) + 1
+    moved = [os.dup2(each, above + place) for place, each in enumerate(given)]
+    os.closerange(0, above)
+    for number, each in zip(numbers, moved, strict=True):
+        os.dup2(each, number)
+    os.closerange(above, above + len(moved))
+    for name, limits in request["limits"]:
+        if resource.getrlimit(name) != tuple(limits):
+            resource.setrlimit(name, tuple(limits))
+    os.umask(request["umask"])
+    user, group, groups = request["who"]
+    if [os.getuid(), os.getgid(), os.getgroups()] != [user, group, groups]:
+        os.setgroups(groups)
+        os.setgid(group)
+        os.setuid(user)
+        ctypes.CDLL(None).prctl(_SET_DUMPABLE, 1)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["env"])
+    added = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:] = list(dict.fromkeys([*added, *sys.path[1:]]))
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["mask"])
+    command: list[str] = request["command"]
+    return _annex(command) if command[4] == _STARTED[1] else command
+
+
+def _useAnnex(server: int) -> None:
+    """Have what this process starts of `_STARTED` forked from its annex."""
+    environment = _earlyButPath(os.environ)
+    plainSpawn, plainProcess = os.posix_spawnp, subprocess.Popen[Any]
+
+    def isOurs(command: Sequence[Any], env: Mapping[str, str] | None) -> bool:
+        if list(command[:4]) != _BEGINNING or command[4] not in _STARTED or os.getpid() != server:
+            return False
+        env = os.environ if env is None else env
+        ours = Path(sys.modules["twisted_ws"].__file__ or "").parent
+        others = [Path(each, "twisted_ws") for each in env.get("PYTHONPATH", "").split(os.pathsep)]
+        return _earlyButPath(env) == environment and all(each == ours or not each.exists() for each in others)
+
+    def fork(command: Sequence[str], env: Mapping[str, str], descriptors: Mapping[int, int]) -> int:
+        number, told = os.pipe()
+        who = [os.getuid(), os.getgid(), os.getgroups()]
+        os.umask(mask := os.umask(0))
+        limits = [[each, resource.getrlimit(each)] for each in range(16)]
+        request = {"command": list(command), "cwd": os.getcwd(), "env": dict(env), "numbers": [*descriptors], "who": who}
+        request |= {"umask": mask, "limits": limits, "mask": [*map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))]}
+        process = ctypes.CDLL(None)
+        process.prctl(_SET_CHILD_SUBREAPER, 1)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as annex:
+                annex.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REQUEST)
+                annex.connect(_annexOf(server))
+                socket.send_fds(annex, [json.dumps(request).encode()], [*descriptors.values(), told])
+            os.close(told)
+            return int.from_bytes(os.read(number, 4), sys.byteorder)
+        finally:
+            process.prctl(_SET_CHILD_SUBREAPER, 0)
+            os.close(number)
+
+    def spawn(path: Any, argv: Any, env: Any, *, file_actions: Any = (), **options: Any) -> int:
+        if not isOurs(argv, env):
+            return plainSpawn(path, argv, env, file_actions=file_actions, **options)
+        descriptors = {}
+        for each in map(int, os.listdir("/proc/self/fd")):
+            with suppress(OSError):
+                if os.get_inheritable(each):
+                    descriptors[each] = each
+        for what, number, *other in file_actions:
+            if what == os.POSIX_SPAWN_CLOSE:
+                descriptors.pop(number, None)
+            else:
+                descriptors[other[0]] = descriptors.get(number, number)
+        return fork(argv, env, descriptors)
+
+    class Process(plainProcess):
+        """A process that is forked from the annex where that makes no difference."""
+
+        def _execute_child(self, args: Any, *given: Any) -> None:
+            _, _, _, passed, cwd, env = given[:6]
+            pipes, who = given[9:15], given[16:19]
+            if not isOurs(args, env) or cwd is not None or who != (None, None, None):
+                super()._execute_child(args, *given)  # type: ignore[misc]
+                return
+            streams = {number: number if mine == -1 else mine for number, mine in enumerate((pipes[0], pipes[3], pipes[5]))}
+            self.pid = fork(args, os.environ if env is None else env, streams | {each: each for each in passed})
+            self._child_created = True
+            self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+    os.posix_spawnp, subprocess.Popen = spawn, Process  # type: ignore[misc,assignment]
+
+
+def _earlyButPath(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in early(environment).items() if name != "PYTHONPATH"}
+
+
+def _show(command: Sequence[str]) -> None:
+    """Have others see a command line as that of this process."""
+    with open("/proc/self/stat") as file:
+        start, end = map(int, file.read().rpartition(")")[2].split()[45:47])
+    words = b"".join(os.fsencode(each) + b"\0" for each in command)[: end - start - 1]
+    ctypes.memmove(start, words.ljust(end - start, b"\0"), end - start)
+
+
 def _run(command: list[str]) -> None:
     """Do what Python does with a command line."""
+    _show(command)
     if command[:1] in _PROGRAMS:
         sys.argv[:], sys.path[0] = command, str(BIN)
         runpy.run_path(command[0], run_name="__main__")
+    elif command[:4] == _BEGINNING:
+        sys.argv[:] = command[4:]
+        runpy.run_module(command[4], run_name="__main__", alter_sys=True)
     else:
         sys.argv[:], sys.path[0] = command[2:], os.getcwd()
         runpy.run_module(command[2], run_name="__main__", alter_sys=True)
@@ -226,4 +416,7 @@ if __name__ == "__main__":
     # A process that collects, as each does at its end, would go through all of that, and have it copied.
     gc.collect()
     gc.freeze()
-    _run(_serve(*(socket.socket(fileno=int(each)) for each in sys.argv[1:])))
+    _command = _serve(*(socket.socket(fileno=int(each)) for each in sys.argv[1:3]))
+    if PLAIN not in os.environ and _mayHaveWorkers(_command):
+        _command = _annex(_command)
+    _run(_command)

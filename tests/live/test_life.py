@@ -345,3 +345,12 @@ def test_acceptingPausesBeforeDescriptorsRunOut(tmp_path: Path) -> None:
             each.close()
         assert waiting.recv(99).startswith(b"HTTP/1.1 404 ")
         waiting.close()
+
+
+def test_forked() -> None:
+    """Processes that are forked before there is a server in them have ids of their own."""
+    script = "import os, twisted_ws.caller as ids\nif os.fork(): os.wait()\nprint(next(ids.nodeIds), next(ids.connectionIds))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE)
+    first, second = map(str.split, done.stdout.splitlines())
+    assert first[0] != second[0]
+    assert [first[1], second[1]] == [f"{first[0]}.1", f"{second[0]}.1"]
