@@ -97,6 +97,25 @@ def test_messagesOfAChannel(world):
     assert world.asked == 5
 
 
+def test_rawChannel(world):
+    """A raw WebSocket of a channel comes back by itself, too; with ``after=0`` it gets all that is kept each time, so nothing is lost."""
+    world.memory.server.mount("/channels/{channel}", ChannelService())
+    client = world.memory.connect("/channels/news?after=0", credentials=Bearer(world.token), retry=RETRY)
+    numbers = []
+    for number in range(400):
+        world.memory.server.publish("news", number)
+        world.memory.advance(0.5)
+        numbers += map(int, client.readMessages())
+    world.memory.advance(2)
+    numbers += map(int, client.readMessages())
+    begins = [place for place, number in enumerate(numbers) if not number]
+    assert len(begins) == world.asked == 5
+    for begin, end in zip(begins, [*begins[1:], None], strict=True):
+        part = numbers[begin:end]
+        assert part == list(range(len(part)))
+    assert len(part) == 400
+
+
 def test_async(world):
     """The function may be async; it has as long as the handshake."""
     waiting = []
