@@ -313,3 +313,17 @@ def test_ofTwoNodes(tmp_path):
     token = first.issue("ann")[0]
     assert second.identify(asking(token)).user == "ann"
     assert refused(first, asking(token)).message == "The ticket has been used."
+
+
+def test_ofOneSecret(tmp_path):
+    """Two authenticators with one secret take a ticket once, whatever their names and the order of their secrets."""
+    host = Host()
+    made = []
+    for name, secrets in (("one", [SECRET]), ("two", ["n" * 40, SECRET])):
+        path = secretFile(tmp_path, *secrets, name=name)
+        made.append(TicketAuthenticator(settings(tmp_path, secret_file=path)._replace(name=name), lambda: NOW))
+        made[-1].start(host)
+    for first, second in (made, made[::-1]):
+        token = sign(jti=f"by {first!r}")
+        assert first.identify(asking(token)).user == "ann"
+        assert refused(second, asking(token)).message == "The ticket has been used."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import math
 import secrets
@@ -121,9 +120,8 @@ class TicketAuthenticator:
         parts = _split(found)
         if parts is None:
             return None
-        identity, until = self._read(*parts)
+        identity, until, key = self._read(*parts)
         assert self._host is not None
-        key = hashlib.sha256(f"{self._name}\0{identity.tokenId}".encode("utf-8", "surrogatepass")).hexdigest()
         try:
             claimed = self._host.claim(f"ticket:{key}", until)
         except ChannelError:
@@ -138,9 +136,10 @@ class TicketAuthenticator:
         found = self._sources.find(request)
         return "" if found is None or _split(found) is not None else "is not a ticket"
 
-    def _read(self, signed: bytes, payload: bytes, signature: bytes) -> tuple[Identity, float]:
-        """Return the identity in a ticket, and until when it must not be taken again."""
-        if not any(hmac.compare_digest(hmac.digest(secret, signed, "sha256"), signature) for secret in self._secrets.secrets):
+    def _read(self, signed: bytes, payload: bytes, signature: bytes) -> tuple[Identity, float, str]:
+        """Return the identity in a ticket, until when it must not be taken again, and by what it is known."""
+        secret = next((each for each in self._secrets.secrets if _isSigned(each, signed, signature)), None)
+        if secret is None:
             raise _invalid("The signature is wrong.")
         try:
             claims = _claims.decode(payload)
@@ -168,7 +167,9 @@ class TicketAuthenticator:
             raise _invalid(f"A ticket lives for at most {self._life} seconds.")
         if max(claims.iat, claims.nbf or 0) > now + leeway:
             raise _invalid("The ticket is not valid yet.")
-        return identity, claims.exp + leeway
+        # By the secret, not by our name: whoever takes tickets of the same secret must not take this one again.
+        used = hmac.digest(secret, b"used\0" + claims.jti.encode("utf-8", "surrogatepass"), "sha256").hex()
+        return identity, claims.exp + leeway, used
 
     def issue(
         self,
@@ -245,6 +246,10 @@ def _split(found: Found) -> tuple[bytes, bytes, bytes] | None:
     if head.alg != "HS256" or head.typ.upper() != "JWT" or head.crit is not None or head.b64 is not None:
         raise _invalid("Tickets are signed with HS256.")
     return found.token.rpartition(".")[0].encode("ascii"), payload, signature
+
+
+def _isSigned(secret: bytes, signed: bytes, signature: bytes) -> bool:
+    return hmac.compare_digest(hmac.digest(secret, signed, "sha256"), signature)
 
 
 def _encode(fields: dict[str, Any]) -> str:
