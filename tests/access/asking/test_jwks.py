@@ -142,18 +142,41 @@ def test_unknownId():
 
 
 def test_floodOfUnknownIds():
-    """Made-up ids cause at most one fetch in half a minute, and those known to be unknown none for a minute."""
+    """Made-up ids cause at most one fetch in half a minute, known ones none for a minute; others are told when to come again."""
     world = World().started("one")
     first = world.keys.find("x", "RS256")
     world.reply("one")
     assert outcome(first) is None
-    assert [world.keys.find(f"x{n}", "RS256") for n in range(1000)] == [None] * 1000
+    for number in range(1000):
+        with pytest.raises(AccessRefused) as caught:
+            world.keys.find(f"x{number}", "RS256")
+        assert (caught.value.status, dict(caught.value.headers)["Retry-After"]) == (503, "30")
+    assert world.keys.find("x", "RS256") is None
     assert world.asked == 2
     world.clock.advance(30)
     assert world.keys.find("x", "RS256") is None
     assert world.asked == 2
     assert isinstance(world.keys.find("x2", "RS256"), Deferred)
     assert world.asked == 3
+
+
+def test_newKeyDuringAFlood():
+    """A token with a new key is never called invalid because of made-up ids, or because the URL is away: it is taken later."""
+    world = World().started("one")
+    world.keys.find("x", "RS256")
+    world.reply("one")
+    with pytest.raises(AccessRefused):
+        world.keys.find("two", "RS256")
+    world.clock.advance(30)
+    waiting = world.keys.find("two", "RS256")
+    world.server.reply(500, b"")
+    turns(world.clock)
+    assert outcome(waiting).status == 503
+    assert world.keys.find("one", "RS256").kid == "one"
+    world.clock.advance(30)
+    waiting = world.keys.find("two", "RS256")
+    world.reply("one", "two")
+    assert outcome(waiting).kid == "two"
 
 
 def test_freshKeys():

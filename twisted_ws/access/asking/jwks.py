@@ -223,7 +223,8 @@ class RemoteKeys:
         A token without a key id has the only key for its algorithm.
 
         Raises:
-            AccessRefused: with the status 503: there are no keys yet, or only some that are too old; the Deferred fails with it.
+            AccessRefused: with the status 503: there are no keys yet, or only some that are too old, or there may be a new one that
+                cannot be had now; the Deferred fails with it.
         """
         if not self._areUsable():
             if self._clock() < self._notBefore:  # nobody can make us fetch again and again
@@ -244,9 +245,12 @@ class RemoteKeys:
         now = self._clock()
         if self._unknown.get(kid, now) > now:
             return None
-        if self._askedAt is not None and now - self._askedAt < REFETCH:
-            # The fetch that another unknown key has caused may bring this one, too.
-            return self._wait(self._refresh(), kid, alg) if self._fetches.isAsking("keys") else None
+        left = 0.0 if self._askedAt is None else self._askedAt + REFETCH - now
+        if left > 0 and not self._fetches.isAsking("keys"):
+            # Whoever makes up ids must not turn away those whose key is new: they come again.
+            raise unavailable("Tokens cannot be checked at present.", left, "an unknown key, and the keys were fetched a moment ago")
+        if left > 0:  # the fetch that another unknown key has caused may bring this one, too
+            return self._wait(self._refresh(), kid, alg)
         self._askedAt = now
         return self._wait(self._refresh(), kid, alg)
 
@@ -264,6 +268,8 @@ class RemoteKeys:
         fitting = [key for key in self._keys if (kid is None or key.kid == kid) and alg in key.algorithms]
         if len(fitting) == 1 or (fitting and kid is not None):
             return fitting[0]
+        if kid is not None and isinstance(result, Failure) and not any(key.kid == kid for key in self._keys):
+            raise unavailable("Tokens cannot be checked at present.", RETRY, "an unknown key, and the keys cannot be fetched")
         if kid is not None and not isinstance(result, Failure):
             self._unknown.pop(kid, None)
             self._unknown[kid] = self._clock() + UNKNOWN_SECONDS
