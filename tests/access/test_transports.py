@@ -486,6 +486,39 @@ def test_revokedWhileARefreshIsAsked(worlds, found):
     assert len(world.server.callers) == 0
 
 
+@pytest.mark.parametrize("ending", [None, "expired", "revoked"])
+def test_refreshesAtTheEnd(worlds, ending):
+    """Of two refreshes at once the second has the last word; what ends before they are answered ends, and they change nothing."""
+    late = Late()
+    world = worlds(["late"], late=late)
+    opening = world.memory.connecting("/channels", subProtocols=["twisted-ws.v1"])
+    late.asked[0].callback(Identity("ann", tokenId="first", expiresAt=1_000_060))
+    world.memory.advance(55)
+    client = opening.result
+    frames(client)
+    for token in "x", "y":
+        client.writeMessage({"type": "auth", "token": token})
+    world.memory.settle()
+    assert len(late.asked) == 2  # one after the other
+    if ending == "revoked":
+        world.server.engine.revoke(Revocation("first", None, 0, 2_000_000))
+    world.memory.advance(5.5 if ending == "expired" else 4.5)
+    late.asked[1].callback(Identity("ann", tokenId="second", expiresAt=1_000_200))
+    world.memory.settle()
+    if ending is not None:
+        assert client.closed == (4401, ending)
+        assert (len(late.asked), world.server.counts.renewed, len(world.server.callers)) == (2, 0, 0)
+        return
+    late.asked[2].callback(Identity("ann", tokenId="third", expiresAt=1_000_100))
+    world.memory.settle()
+    assert [each["type"] for each in frames(client)] == ["auth", "auth"]
+    assert [len(world.server.callers.withToken(each)) for each in ("first", "second", "third")] == [0, 0, 1]
+    world.memory.advance(39.5)
+    assert client.isOpen()
+    world.memory.advance(1)
+    assert client.closed == (4401, "expired")
+
+
 @pytest.mark.parametrize(
     ("page", "status"),
     [

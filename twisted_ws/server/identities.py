@@ -235,6 +235,7 @@ class Identities:
         now = caller.request
         if chain is None or now.identity is None:
             raise ChannelError("bad-request", "No credentials are needed here.")
+        _requireOpen(caller)
         if len(token) > MOST_BYTES:
             # A message may have a hundred times as much, and whoever is asked about it would get all of that.
             raise ChannelError("unauthorized", f"A token has at most {MOST_BYTES} characters.")
@@ -248,6 +249,7 @@ class Identities:
             raise ChannelError("unauthorized", "The token was refused.") from None
         except defer.TimeoutError:
             raise ChannelError("unavailable", "The token was not checked in time.") from None
+        _requireOpen(caller)
         if identity.user != now.identity.user:
             raise ChannelError("forbidden", "The token belongs to another user.")
         if not self._runtime.credentials.hasRoom(identity):
@@ -350,6 +352,16 @@ def requireReplaceable(chains: Iterable[Sequence[str]], stay: Collection[str], m
             raise ConfigurationError(f"authenticators.{gone} is still needed: it is named by authenticate.")
         if GUEST_NAME in names and any(getattr(made.get(name), "takesMessage", False) for name in names):
             raise ConfigurationError(GUEST_OR_MESSAGE)
+
+
+def _requireOpen(caller: Caller) -> None:
+    """Refuse a new token for a connection that has ended, perhaps while somebody was asked about it.
+
+    Raises:
+        ChannelError: it has.
+    """
+    if not caller.isOpen():
+        raise ChannelError("unauthorized", "The connection has ended.")
 
 
 def _expire(caller: Caller, counts: Counts) -> None:
