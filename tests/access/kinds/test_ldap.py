@@ -103,6 +103,7 @@ class Directory(Protocol):
 
     binds: ClassVar[list[bytes]] = []
     dn = b""
+    names: ClassVar[list[bytes]] = [b"ann"]
 
     def dataReceived(self, data):
         while data:
@@ -113,7 +114,7 @@ class Directory(Protocol):
                 self.binds.append(bytes(message.value.dn))
                 answers = [pureldap.LDAPBindResponse(0)]
             elif isinstance(message.value, pureldap.LDAPSearchRequest):
-                found = pureldap.LDAPSearchResultEntry(self.dn, [(b"uid", [b"ann"])])
+                found = pureldap.LDAPSearchResultEntry(self.dn, [(b"uid", self.names)])
                 answers = [found, pureldap.LDAPSearchResultDone(0)]
             for each in answers:
                 self.transport.write(pureldap.LDAPMessage(each, id=message.id).toWire())
@@ -130,19 +131,39 @@ def world():
     made.close()
 
 
-@pytest.mark.parametrize("dn", [b"", b"uid=ann"])
-def test_entryWithoutName(tmp_path, world, dn):
-    """A user whose entry has no name is not let in: nothing could be proved by a bind with it."""
-    Directory.dn, Directory.binds = dn, []
+def logIn(tmp_path, world, user, dn, *names):
+    """Return what becomes of a user whose entry is this."""
+    Directory.dn, Directory.binds, Directory.names = dn, [], [*names]
     server = Factory.forProtocol(Directory)
     server.connections = []
     port = world.listen(server).partition("1:")[2].partition("/")[0]
     made = LDAPAuthenticator(settings(tmp_path, world.reactor, url=f"ldap://127.0.0.1:{port}", base="dc=example"))
-    host = Host()
-    made.start(host)
+    made.start(Host())
     world.ends.append(made.stop)
-    sent = ("authorization", "Basic " + base64.b64encode(b"ann:guess").decode())
-    found = world.result(made.identify(request(sent)))
+    sent = ("authorization", "Basic " + base64.b64encode(f"{user}:guess".encode()).decode())
+    return world.result(made.identify(request(sent)))
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "user"),
+    [
+        ([b"ann"], "ANN", "ann"),
+        ([b"admin", b"eve"], "eve", "eve"),
+        ([b"admin", b"Eve"], "EVE", "Eve"),
+        ([b"admin", b"root"], "eve", None),
+        ([], "eve", None),
+    ],
+)
+def test_severalNames(tmp_path, world, names, asked, user):
+    """Who has added another's name to their own entry is not taken for the other."""
+    found = logIn(tmp_path, world, asked, b"uid=eve", *names)
+    assert found.status == 401 if user is None else found.user == user
+
+
+@pytest.mark.parametrize("dn", [b"", b"uid=ann"])
+def test_entryWithoutName(tmp_path, world, dn):
+    """A user whose entry has no name is not let in: nothing could be proved by a bind with it."""
+    found = logIn(tmp_path, world, "ann", dn, b"ann")
     if dn:
         assert found.user == "ann"
         assert Directory.binds == [dn]

@@ -348,8 +348,7 @@ class LDAPAuthenticator(Login):
         if len(found) != 1:
             raise wrongPassword()
         dn, names = found[0]
-        # As the directory writes it: it takes ANN for ann, and ann is one user.
-        name = userName(names[0]) if names else ""
+        name = _nameOf(names, user)
         if not name or not dn:  # to bind as nobody would prove nothing
             raise wrongPassword()
         try:
@@ -370,6 +369,18 @@ class LDAPAuthenticator(Login):
         if self._groups is None:
             return frozenset(groups)
         return frozenset(scope for group in groups for scope in self._groups.get(group, ()))
+
+
+def _nameOf(names: list[bytes], asked: str) -> str:
+    """Return the name of a user whose entry has these: as the directory writes it, which takes ANN for ann, and ann is one user.
+
+    Of several, only the one that was asked for is proved to be nobody else's: the others may be names of other entries, which
+    whoever may write to their own has added.
+    """
+    found = [userName(each) for each in names]
+    if len(found) > 1:
+        found = [each for each in found if each.casefold().split() == asked.casefold().split()]
+    return found[0] if found else ""
 
 
 def _wake(waiter: Deferred[None]) -> None:
