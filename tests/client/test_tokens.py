@@ -98,7 +98,7 @@ def test_messagesOfAChannel(world):
 
 
 def test_rawChannel(world):
-    """A raw WebSocket of a channel comes back by itself, too; with ``after=0`` it gets all that is kept each time, so nothing is lost."""
+    """A raw WebSocket of a channel comes back by itself, too; with ``after=0`` it gets all that is kept, so nothing is lost."""
     world.memory.server.mount("/channels/{channel}", ChannelService())
     client = world.memory.connect("/channels/news?after=0", credentials=Bearer(world.token), retry=RETRY)
     numbers = []

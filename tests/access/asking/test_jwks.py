@@ -179,6 +179,16 @@ def test_newKeyDuringAFlood():
     assert outcome(waiting).kid == "two"
 
 
+def test_withdrawnKey():
+    """A token with a key that was withdrawn is refused at once, while new keys may not be fetched, too."""
+    world = World().started("one")
+    waiting = world.keys.find("two", "RS256")
+    world.reply("two")
+    assert outcome(waiting).kid == "two"
+    assert world.keys.find("one", "RS256") is None
+    assert world.asked == 2
+
+
 def test_freshKeys():
     """Keys are fetched again when they are no longer fresh, without anybody asking; withdrawn keys are gone then."""
     world = World()

@@ -223,8 +223,8 @@ class RemoteKeys:
         A token without a key id has the only key for its algorithm.
 
         Raises:
-            AccessRefused: with the status 503: there are no keys yet, or only some that are too old, or there may be a new one that
-                cannot be had now; the Deferred fails with it.
+            AccessRefused: with the status 503: there are no keys yet, or only some that are too old, or the key may be a new one,
+                and cannot be had now; the Deferred fails with it.
         """
         if not self._areUsable():
             if self._clock() < self._notBefore:  # nobody can make us fetch again and again
@@ -248,7 +248,9 @@ class RemoteKeys:
         left = 0.0 if self._askedAt is None else self._askedAt + REFETCH - now
         if left > 0 and not self._fetches.isAsking("keys"):
             # Whoever makes up ids must not turn away those whose key is new: they come again.
-            raise unavailable("Tokens cannot be checked at present.", left, "an unknown key, and the keys were fetched a moment ago")
+            raise unavailable(
+                "Tokens cannot be checked at present.", left, "an unknown key, and the keys were fetched a moment ago"
+            )
         if left > 0:  # the fetch that another unknown key has caused may bring this one, too
             return self._wait(self._refresh(), kid, alg)
         self._askedAt = now
@@ -271,11 +273,15 @@ class RemoteKeys:
         if kid is not None and isinstance(result, Failure) and not any(key.kid == kid for key in self._keys):
             raise unavailable("Tokens cannot be checked at present.", RETRY, "an unknown key, and the keys cannot be fetched")
         if kid is not None and not isinstance(result, Failure):
-            self._unknown.pop(kid, None)
-            self._unknown[kid] = self._clock() + UNKNOWN_SECONDS
-            if len(self._unknown) > UNKNOWN:
-                self._unknown.popitem(last=False)
+            self._note(kid)
         return None
+
+    def _note(self, kid: str) -> None:
+        """Remember that there is no key with an id."""
+        self._unknown.pop(kid, None)
+        self._unknown[kid] = self._clock() + UNKNOWN_SECONDS
+        if len(self._unknown) > UNKNOWN:
+            self._unknown.popitem(last=False)
 
     def _refresh(self) -> bool | Deferred[bool]:
         """Fetch the keys, once for all who wait; one of those is this itself, so that the fetch goes on when the others leave."""
@@ -303,7 +309,10 @@ class RemoteKeys:
         return asked.addCallback(self._take).addErrback(self._failed)
 
     def _take(self, answer: Answer) -> Kept[bool]:
-        self._keys = _keysOf(answer)
+        before, self._keys = self._keys, _keysOf(answer)
+        for kid in {key.kid for key in before} - {key.kid for key in self._keys}:
+            if kid is not None:
+                self._note(kid)  # it was withdrawn, and is not a new one
         self._fetchedAt = self._clock()
         self._schedule(freshFor(answer.cacheControl))
         return Kept(True, 0)
