@@ -249,6 +249,13 @@ class Limits:
     presenceDelay: float = _limit(
         5, "seconds", "the leave is announced", "a user who is back by then never left: a page reloaded, a network changed"
     )
+    presenceInfo: int = _limit(
+        2 * KIB,
+        "bytes",
+        "null",
+        "what presence tells of a user besides the name, as JSON: it is kept for each channel of each connection, and sent to "
+        "everybody there",
+    )
     reconnectDelay: float = _limit(
         1, "seconds", "", "sent to clients: the base of the random delay before they reconnect; raise it for many clients"
     )

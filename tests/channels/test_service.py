@@ -15,7 +15,7 @@ from twisted_ws.channels.subscribers.subscriber import Subscriber
 from twisted_ws.channels.visitor import Visitor
 from twisted_ws.client import HandshakeRefused
 from twisted_ws.engines.memory import MemoryEngine
-from twisted_ws.testing import MemoryServer, serve
+from twisted_ws.testing import Complaint, MemoryServer, serve
 from twisted_ws.upgrade import UpgradeRequest
 from twisted_ws.wire.loop.wheel import Wheel
 
@@ -494,6 +494,24 @@ def test_instead(worlds):
         assert ask(client, '{"type":"publish","channel":"a","data":"x"}')[0]["code"] == "internal-error"
     assert logs[0]["handler"] == "onPublish"
     assert len(world.memory.flushErrors(TypeError)) == 1
+
+
+def test_presenceThatIsLarge(worlds):
+    """Of a user of whom a service says more than presence tells, the name is told; the log says why, and nobody is refused."""
+
+    class Long(Guarded):
+        def onPresence(self, caller, channel):
+            return "x" * int(caller.request.query["size"][0])
+
+    world = worlds(Long())
+    with capturedLogs() as events:
+        for size in 2046, 2047:
+            client, _ = world.v1(f"/channels?user=ann{size}&size={size}")
+            assert ask(client, '{"type":"subscribe","channel":"a"}')[0]["type"] == "subscribed"
+    infos = [bytes(each.info) for each in world.server.channels.who("a")["members"]]
+    assert infos == [b'"%s"' % (b"x" * 2046), b"null"]
+    assert [each["bytes"] for each in events if each.get("event") == "presence.large"] == [2049]
+    assert len(world.memory.flushErrors(Complaint)) == 1
 
 
 def test_presenceThatIsNoJSON(worlds):

@@ -23,7 +23,7 @@ from twisted_ws.dispatch.awaitables import asDeferred
 from twisted_ws.dispatch.interceptors import Interceptor, intercept
 from twisted_ws.dispatch.largejson import decodeLarge, hasMoreValues
 from twisted_ws.errors import ChannelError, concerning
-from twisted_ws.logs import printable
+from twisted_ws.logs import ofCaller, printable
 from twisted_ws.message import Kind, Message, Published, parseAfter, parseLast
 from twisted_ws.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.service import WebSocketService
@@ -191,11 +191,23 @@ class ChannelService(WebSocketService):
             return None
         info = await self._ask("onPresence", self.onPresence, caller, channel)
         try:
-            json.encode(info)  # it is sent to many later: only here is it known where it came from
+            size = len(json.encode(info))  # it is sent to many later: only here is it known where it came from
         except Exception:
             self._failed(Failure(), "onPresence")
             raise ChannelError("internal-error", "The service failed.") from None
-        return info
+        return info if size <= self.server.limits.presenceInfo else self._tooLarge(caller, size)
+
+    def _tooLarge(self, caller: Any, size: int) -> None:
+        """Log that presence tells nothing of a caller but the name."""
+        if turn := self.server.mayLog("presence tells too much"):
+            _log.warn(
+                "{service}: presence tells only the name of {peer}: the rest has {bytes} bytes, more than presenceInfo",
+                service=type(self).__name__,
+                bytes=size,
+                event="presence.large",
+                **ofCaller(caller),
+                suppressed=turn - 1,
+            )
 
     async def permitAll(
         self, caller: Any, channels: Iterable[str], presence: bool = False, granted: ChannelGrants | None = None

@@ -77,6 +77,7 @@ EVENTS = {
     "port.failed": "a port cannot be listened on",
     "port.open": "where the server listens",
     "port.plain": "a port without TLS lets in clients without a certificate, although TLS ports want one",
+    "presence.large": "presence tells only the name of a user, because what is said besides is too large",
     "proxy.refused": "a connection began without the PROXY header that its port expects",
     "publish.failed": "the engine refused what a service published without waiting for the answer",
     "publish.refused": "a client may not publish this over a connection with several channels",
