@@ -207,6 +207,34 @@ def test_ticketsOfTwoMachines(tmp_path: Path) -> None:
             assert sorted(answers) == ["401"] * 7 + ["ann []"]
 
 
+def test_ticketsWithoutRedis(tmp_path: Path) -> None:
+    """While Redis is away a ticket is not taken, and not used up either; one that was used stays so, even if Redis forgets that."""
+    table = 'authenticate = ["t"]\n[authenticators.t]\ntype = "ticket"\nsecret-file = "key"\n'
+    options = configured(tmp_path, table, key="k" * 32)
+    with Server() as valkey, running(tmp_path, *options, "--engine", f"redis://127.0.0.1:{valkey.port}") as server:
+
+        def ticket() -> str:
+            return str(json.loads(server.curl("--json", '{"user": "ann"}', path="/api/tickets"))["token"])
+
+        def come(token: str) -> str:
+            return said(lambda: server.client(f"/who?ticket={token}"))
+
+        def isReady() -> bool:
+            return '"ready"' in server.curl(path="/readyz")
+
+        until(isReady)
+        used = ticket()
+        assert come(used) == "ann []"
+        valkey.kill()
+        until(lambda: not isReady())
+        kept = ticket()
+        assert come(kept) == "503"
+        valkey.forget()
+        valkey.start()
+        until(isReady)
+        assert [come(each) for each in (kept, kept, used)] == ["ann []", "401", "401"]
+
+
 def test_revokedForAllWorkers(tmp_path: Path) -> None:
     """A revocation ends connections at every worker, and opens none at a worker that is started later."""
     secret = "0123456789-0123456789-0123456789"
