@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -109,6 +109,7 @@ class Identity:
     by: str = ""
     isAmbient: bool = False
     payload: bytes = b""
+    _size: int = field(default=-1, init=False, repr=False, compare=False)  # once somebody has asked
 
     def __post_init__(self) -> None:
         if not isinstance(self.user, str):
@@ -124,8 +125,11 @@ class Identity:
     @property
     def size(self) -> int:
         """The bytes of memory that this takes, roughly: a token of 8 KiB can become a quarter of a megabyte."""
-        grants = self.subscribe.size + self.publish.size + len(self.scopes) * _ITEM
-        return len(self.payload) + grants + (0 if self.info is None else self._infoSize())
+        if self._size < 0:
+            grants = self.subscribe.size + self.publish.size + len(self.scopes) * _ITEM
+            size = len(self.payload) + grants + (0 if self.info is None else self._infoSize())
+            object.__setattr__(self, "_size", size)
+        return self._size
 
     def _infoSize(self) -> int:
         try:

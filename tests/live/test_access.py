@@ -208,7 +208,7 @@ def test_ticketsOfTwoMachines(tmp_path: Path) -> None:
 
 
 def test_ticketsWithoutRedis(tmp_path: Path) -> None:
-    """While Redis is away a ticket is not taken, and not used up either; one that was used stays so, even if Redis forgets that."""
+    """While Redis is away a ticket is not taken, and not used up; one that was used stays so, even if Redis forgets that."""
     table = 'authenticate = ["t"]\n[authenticators.t]\ntype = "ticket"\nsecret-file = "key"\n'
     options = configured(tmp_path, table, key="k" * 32)
     with Server() as valkey, running(tmp_path, *options, "--engine", f"redis://127.0.0.1:{valkey.port}") as server:

@@ -76,7 +76,7 @@ TABLE: dict[type[Any], dict[str, str]] = {
         anew="bearer pathParams pathRest",  # of the path at which its service is mounted there
         stays="clientCertificate",
     ),
-    Identity: rows(moves="user subscribe publish scopes info expiresAt issuedAt tokenId by isAmbient payload"),
+    Identity: rows(moves="user subscribe publish scopes info expiresAt issuedAt tokenId by isAmbient payload", anew="_size"),
     Lifetime: rows(moves="_terms", anew="_connection _expire _expiresAt _isWarned _lapse _seconds _unixTime _warn"),
     Term: rows(moves="until mayPublish tokenId"),
     Subscriber: rows(moves="channels", anew="caller gone"),

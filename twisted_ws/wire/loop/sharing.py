@@ -40,23 +40,24 @@ class Sharing:
 
     def hasRoom(self, what: Sized) -> bool:
         """Return whether one more may hold it."""
-        if id(what) in self._held:
-            return True
         size = what.size
-        return size <= USUAL or self.total + size <= self._limit
+        return size <= USUAL or id(what) in self._held or self.total + size <= self._limit
 
     def hold(self, what: Sized) -> None:
         """Note that one more holds it; it must not change until `release`."""
+        size = what.size
+        if size <= USUAL:
+            return
         held = self._held.get(id(what))
         if held is not None:
             held[0] += 1
-        elif (size := what.size) > USUAL:
+        else:
             self._held[id(what)] = [1, size]
             self.total += size
 
     def release(self, what: Sized) -> None:
         """Note that one of those that hold it does no longer."""
-        held = self._held.get(id(what))
+        held = self._held.get(id(what)) if what.size > USUAL else None
         if held is not None:
             held[0] -= 1
             if not held[0]:
