@@ -16,11 +16,13 @@ from typing import Any
 # How the counts are called where something is added to them, and the methods that only do that.
 NAMES = frozenset({"counts", "_counts"})
 METHODS = frozenset({"_countPublication", "countRequest", "_countResume", "countHandshake"})
+# A reading of the clock that only the counts need.
+CLOCK = "countedFrom"
 
 
 def _isOfCounts(node: ast.AST) -> bool:
     """Return whether an expression is an attribute of the counts, at any depth."""
-    while isinstance(node, (ast.Attribute, ast.Call)):
+    while isinstance(node, (ast.Attribute, ast.Call, ast.Subscript)):
         if isinstance(node, ast.Attribute) and node.attr in NAMES:
             return True
         node = node.func if isinstance(node, ast.Call) else node.value
@@ -40,6 +42,14 @@ class _Strip(ast.NodeTransformer):
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.stmt:
         """Leave out ``counts.x += 1``."""
         return self._without(node) if _isOfCounts(node.target) else node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.stmt:
+        """Let what is counted from a reading of the clock be 0."""
+        target = node.targets[0]
+        if (target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")) != CLOCK:
+            return node
+        self.count += 1
+        return ast.copy_location(ast.Assign(node.targets, ast.Constant(0.0)), node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.stmt:
         """Leave out ``counts.x.add(...)`` and ``self._count(...)``."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from twisted_ws.telemetry.counts import MOST_ROWS, OTHER, Buckets, BucketTable, Table
+from twisted_ws.telemetry.counts import MOST_ROWS, OTHER, Buckets, BucketTable, Counts, Table
 
 
 def test_bucketsByTheirUpperEnds():
@@ -30,3 +30,12 @@ def test_aTableOfBucketsIsBounded():
     assert len(table.rows) == MOST_ROWS + 1
     assert table.of("7") is table.rows["7",]
     assert (table.rows["7",].counts, table.rows[OTHER,].counts) == ([1, 0], [50, 0])
+
+
+def test_recipients():
+    """Publications that nobody has heard are in the first bucket, though only the others are counted by their recipients."""
+    counts = Counts()
+    for _ in range(3):
+        counts.publications.of("api", "").add(0.1)
+    counts.heard.add(3)
+    assert (counts.recipients.counts[:4], counts.recipients.total, counts.recipients.sum) == ([2, 0, 1, 0], 3, 3)

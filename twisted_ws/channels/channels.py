@@ -16,7 +16,6 @@ Three rules give each subscriber every message once and in order:
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Collection, Hashable
 from functools import partial
 from hashlib import blake2b
@@ -55,7 +54,7 @@ from twisted_ws.identity import RESERVED
 from twisted_ws.message import Message, Position, Publication, Published, Start, parsePosition
 from twisted_ws.names import checkName, checkNameOrPattern, isPattern
 from twisted_ws.telemetry import tracing
-from twisted_ws.telemetry.counts import RECIPIENTS, SECONDS, SERVICE
+from twisted_ws.telemetry.counts import LEAST, SERVICE
 from twisted_ws.wire.door.gate import addressKey
 from twisted_ws.wire.websocket.fanout import BYTES, OWN_WAY, STEPS, Later, Part, stepsOf
 from twisted_ws.wire.websocket.runtime import Runtime
@@ -105,7 +104,7 @@ class Channels:
         self.seconds = runtime.wheel.seconds
         self.unixTime = runtime.unixTime
         self.counts = runtime.counts
-        self._times, self._taken = self.counts.publications.rows, self.counts.recipients
+        self._times, self._heard = self.counts.publications.rows, self.counts.heard
         self.subscriptions = 0
         self.behind: dict[BufferedSubscriber, None] = {}
         self._clock: Callable[[], float] = runtime.reactor.seconds
@@ -312,14 +311,15 @@ class Channels:
                 self.fanOuts.admit(size)
             if limits is None and self.options is not None:
                 limits = self.options.history(channel)
-            begun = self._clock()
+            countedFrom = self._clock()
             answer = self._engine.publish(channel, message, key, idempotencyKey, fingerprint, limits)
         except ChannelError as error:
             self.counts.publishErrors.add(error.code)
             raise
         if isinstance(answer, Published):
-            return succeed(self._countPublication(answer, begun, source))
-        return answer.addCallbacks(self._countPublication, self._countRefusal, callbackArgs=(begun, source))
+            self._countPublication(answer, countedFrom, source)
+            return succeed(answer)
+        return answer.addCallbacks(self._counted, self._countRefusal, callbackArgs=(countedFrom, source))
 
     def _publishInSpan(self, channel: str, *arguments: Any) -> Deferred[Published]:
         attributes = {
@@ -341,15 +341,19 @@ class Channels:
         )
         return published
 
-    def _countPublication(self, published: Published, begun: float, source: str) -> Published:
-        recipients, passed = published.recipients, self._clock() - begun
+    def _countPublication(self, published: Published, countedFrom: float, source: str) -> None:
+        passed = self._clock() - countedFrom
         key = source, "" if self.options is None else self.options.namespace(published.channel)
         times = self._times.get(key) or self.counts.publications.of(*key)
-        times.counts[bisect_left(SECONDS, passed)] += 1
+        times.total += 1
         times.sum += passed
-        taken = self._taken
-        taken.counts[bisect_left(RECIPIENTS, recipients)] += 1
-        taken.sum += recipients
+        if passed > LEAST:
+            times.rank(passed)
+        if published.recipients:
+            self._heard.add(published.recipients)
+
+    def _counted(self, published: Published, countedFrom: float, source: str) -> Published:
+        self._countPublication(published, countedFrom, source)
         return published
 
     def dropped(self, publication: Publication, policy: Policy) -> None:

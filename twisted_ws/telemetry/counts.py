@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 # Upper ends of buckets, in seconds: half a millisecond, and twice as much thirteen times.
 SECONDS = tuple([0.0005 * 2**each for each in range(14)])
+# The first of them, which few publications and requests exceed: where these are counted, the others are `Buckets.rank`ed.
+LEAST = SECONDS[0]
 # The same for the recipients of one message.
 RECIPIENTS = (0, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 
@@ -35,31 +37,46 @@ OTHER = "other"
 class Buckets:
     """A histogram: how many values were up to each of some bounds, and their sum.
 
+    The first bucket has those that are in no other, so that most values cost two additions.
+
     Args:
         bounds: the upper ends, in order; a last bucket takes what is above.
 
     Attributes:
         bounds: as given.
-        counts: the number of values in each bucket, not added up.
+        total: how many values there were.
         sum: of all values.
     """
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("_above", "bounds", "sum", "total")
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
+        self._above = [0] * len(bounds)
+        self.total = 0
         self.sum = 0.0
 
     def add(self, value: float) -> None:
         """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += 1
         self.sum += value
+        if value > self.bounds[0]:
+            self.rank(value)
+
+    def rank(self, value: float) -> None:
+        """Count a value above the first bound in its bucket, and nowhere else."""
+        self._above[bisect_left(self.bounds, value) - 1] += 1
 
     @property
-    def total(self) -> int:
-        """How many values there were."""
-        return sum(self.counts)
+    def counts(self) -> list[int]:
+        """The number of values in each bucket, not added up."""
+        return [self.total - sum(self._above), *self._above]
+
+    def include(self, other: Buckets) -> None:
+        """Count all values of a histogram with the same bounds."""
+        self.total += other.total
+        self.sum += other.sum
+        self._above = [*map(add, self._above, other._above)]
 
 
 class Table:
@@ -146,8 +163,7 @@ def merged(several: Iterable[Buckets]) -> Buckets:
     for each in several:
         if found is None:
             found = Buckets(each.bounds)
-        found.counts = [*map(add, found.counts, each.counts)]
-        found.sum += each.sum
+        found.include(each)
     return found or Buckets()
 
 
@@ -163,7 +179,7 @@ class Counts:
         publications: the seconds from a publication to the moment when everybody here that keeps up has it, by source and
             namespace: how many there were as well, for the price of one.
         publishErrors: publications that were refused, by code.
-        recipients: how many took a publication.
+        heard: how many took a publication, of those that somebody took.
         streams, polls: event streams that are open, and polls that wait.
         opened: connections, by transport and service.
         closed: the same, by transport, close code and who has ended it.
@@ -199,13 +215,13 @@ class Counts:
         "handlerErrors",
         "handling",
         "handshake",
+        "heard",
         "opened",
         "polls",
         "publications",
         "publishErrors",
         "received",
         "receivedBytes",
-        "recipients",
         "refills",
         "renewed",
         "resumed",
@@ -223,7 +239,7 @@ class Counts:
         self.deliveries = self.deliveredBytes = 0
         self.publications = BucketTable(2)
         self.publishErrors = Table(1)
-        self.recipients = Buckets(RECIPIENTS)
+        self.heard = Buckets(RECIPIENTS)
         self.streams = self.polls = 0
         self.opened = Table(2)
         self.closed = Table(3)
@@ -247,6 +263,13 @@ class Counts:
     def published(self) -> dict[tuple[str, ...], int]:
         """How many publications there were, by source and namespace."""
         return {labels: each.total for labels, each in self.publications.rows.items()}
+
+    @property
+    def recipients(self) -> Buckets:
+        """How many took a publication, of all of them."""
+        found = merged([self.heard])
+        found.total = sum(each.total for each in self.publications.rows.values())
+        return found
 
     @property
     def delivery(self) -> Buckets:

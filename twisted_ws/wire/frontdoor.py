@@ -187,7 +187,7 @@ class FrontDoor(TwistedProtocol):
     def _judge(self, head: RequestHead, rest: bytes) -> None:
         factory = self.factory
         self._received = rest
-        begun = factory.runtime.turns.seconds()
+        countedFrom = factory.runtime.turns.seconds()
         transport = self.transport
         # On any other transport, the PROXY protocol may have said who the client really is.
         onLane = isinstance(transport, LaneServer)
@@ -224,7 +224,7 @@ class FrontDoor(TwistedProtocol):
             return
         if isinstance(answer, Welcome):  # ten times as fast as finding out that it is not a Deferred
             try:
-                self._welcome(answer, verdict, begun)
+                self._welcome(answer, verdict, countedFrom)
             except Exception as error:
                 self._failed(Failure(error))
             return
@@ -235,9 +235,9 @@ class FrontDoor(TwistedProtocol):
         factory.runtime.wheel.after(self, factory.runtime.limits.upgradeDeadline)
         self._upgrade = answer
         factory.runtime.deciding.add(self)
-        answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict, begun)).addErrback(self._failed)
+        answer.addCallbacks(self._welcome, self._rejected, callbackArgs=(verdict, countedFrom)).addErrback(self._failed)
 
-    def _welcome(self, welcome: Welcome, accept: Accept, begun: float) -> None:
+    def _welcome(self, welcome: Welcome, accept: Accept, countedFrom: float) -> None:
         if self._upgrade is not None:
             self._decided()
         factory, transport = self.factory, self.transport
@@ -254,7 +254,7 @@ class FrontDoor(TwistedProtocol):
         if self.counted:
             self._note()
         connection.open(accept, early)
-        runtime.counts.handshake.add(runtime.turns.seconds() - begun)
+        runtime.counts.handshake.add(runtime.turns.seconds() - countedFrom)
 
     def _rejected(self, failure: Failure) -> None:
         self._decided()

@@ -124,10 +124,14 @@ class ApiResource(GuardedResource):
         try:
             answer = await operation.run(call)
         except ChannelError as error:
-            self.note(request, operation.name, error.status, **_about(call))
+            self._noteCall(call, operation, error.status)
             raise
-        self.note(request, operation.name, 200, **_about(call, answer))
+        self._noteCall(call, operation, 200, answer)
         self._send(request, jsonBody(answer))
+
+    def _noteCall(self, call: Call, operation: Operation, status: int, answer: Any = None) -> None:
+        about = {} if self._audit is None else _about(call, answer)
+        self.note(call.request, operation.name, status, **about)
 
     def _send(self, request: HttpRequest, body: bytes) -> None:
         request.say("Content-Type", "application/json")

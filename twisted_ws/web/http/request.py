@@ -56,7 +56,7 @@ class HttpRequest(Request):
         by: who made it, where credentials are checked.
         isShown: whether a page of another origin may read the answer (see `twisted_ws.web.channels.cors`).
         operation: what it asks for, as it is counted: one of few words; "" while nobody has said so.
-        begun: when its head was there, by the reactor's clock.
+        countedFrom: when its head was there, by the reactor's clock: the beginning of the work that found it.
         bodyType: the parsed Content-Type (see `twisted_ws.web.http.content`); None until it is needed.
     """
 
@@ -78,7 +78,7 @@ class HttpRequest(Request):
     by: Any = None
     isShown = False
     operation = ""
-    begun = 0.0
+    countedFrom = 0.0
     _known: tuple[str, bool] | None = None  # a cache of `_whose`: functools.cached_property takes a lock each time
     bodyType: tuple[str, bool] | None = None
     _resource: IResource
@@ -129,7 +129,7 @@ class HttpRequest(Request):
     def begin(self, head: RequestHead) -> None:
         """Take over the head."""
         self.head = head
-        self.begun = self.site.turns.seconds()
+        self.countedFrom = self.site.turns.since or self.site.turns.seconds()
         self.fields = Headers(head.headers, head.values)
         self.method = head.method.encode("ascii")
         self.uri = head.target.encode("ascii")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Protocol
 from twisted.web.server import Site
 
-from twisted_ws.telemetry.counts import SECONDS, Buckets
+from twisted_ws.telemetry.counts import LEAST, Buckets
 from twisted_ws.web.http.connection import HttpConnection
 from twisted_ws.web.http.errors import HttpError
 from twisted_ws.web.http.request import HttpRequest
@@ -109,9 +108,11 @@ class HttpSite(Site):
     def countRequest(self, request: HttpRequest) -> None:
         """Count a request that has been answered; called by its connection."""
         times = self._answers.get((request.operation, request.code)) or self._answersLike(request)
-        passed = self.turns.seconds() - request.begun
-        times.counts[bisect_left(SECONDS, passed)] += 1
+        passed = self.turns.seconds() - request.countedFrom
+        times.total += 1
         times.sum += passed
+        if passed > LEAST:
+            times.rank(passed)
 
     def _answersLike(self, request: HttpRequest) -> Buckets:
         times = self._counts.answers.of(self._name, request.operation or "other", f"{request.code // 100}xx")

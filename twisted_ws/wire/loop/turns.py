@@ -43,10 +43,11 @@ class Turns:
     Attributes:
         left: steps until the turn is over; work subtracts from it, or calls `spend`.
         seconds: the reactor's clock.
+        since: the reactor's seconds at `begin`, until `end`; None outside of work.
         until: the reactor's seconds at which the turn is over, between `begin` and `end`.
     """
 
-    __slots__ = ("_call", "_isTurning", "_reactor", "_since", "_spent", "_waiting", "left", "seconds", "until")
+    __slots__ = ("_call", "_isTurning", "_reactor", "_spent", "_waiting", "left", "seconds", "since", "until")
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -55,22 +56,22 @@ class Turns:
         self._isTurning = False
         self._waiting: deque[Callable[[], object]] = deque()
         self._spent = 0.0
-        self._since: float | None = None
+        self.since: float | None = None
         self.left = STEPS
         self.until = 0.0
 
     def begin(self) -> bool:
         """Begin work and return True; return False within work that has begun already."""
-        if self._since is not None:
+        if self.since is not None:
             return False
         now = self.seconds()
         self.until = now + TURN - self._spent
-        self._since = now
+        self.since = now
         return True
 
     def end(self) -> None:
         """End work after a `begin` that returned True; do nothing if a turn of the reactor within that work has ended it."""
-        since, self._since = self._since, None
+        since, self.since = self.since, None
         if since is not None:
             self._spent += self.seconds() - since
 
@@ -111,7 +112,7 @@ class Turns:
         left = self.left
         if left <= 0 or (left <= share and self._waiting):
             return True
-        return self._spent >= TURN if self._since is None else self.seconds() >= self.until
+        return self._spent >= TURN if self.since is None else self.seconds() >= self.until
 
     @property
     def over(self) -> bool:
