@@ -163,12 +163,18 @@ def test_time(tmp_path):
     assert authenticator.identify(over(late)).expiresAt < NOW
 
 
-def test_revoked(tmp_path):
+def behindProxy(certificate):
+    """Return a request whose proxy has verified this certificate."""
+    return passedOn(quote(certificate.public_bytes(Encoding.PEM)))
+
+
+@pytest.mark.parametrize("over", [over, behindProxy], ids=["connection", "proxy"])
+def test_revoked(tmp_path, over):
     """A revoked certificate is refused, and so is one of an authority without a list; a reload brings a new list."""
     other, (lost, _) = Authority("Other"), AUTHORITY.issue("lost")
     path = tmp_path / "lists"
     path.write_bytes(AUTHORITY.revoke([lost]))
-    authenticator = made(tmp_path, crl_file="lists")
+    authenticator = made(tmp_path, crl_file="lists", header="X-SSL-Client-Cert")
     assert authenticator.identify(over(LAMP)).user == "lamp-7"
     refusal = refused(authenticator, over(lost))
     assert (refusal.reason, refusal.detail) == ("revoked", f"serial number {lost.serial_number:x}")
