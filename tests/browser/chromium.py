@@ -117,6 +117,10 @@ def chromium(directory: Path) -> Iterator[Tab]:
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
+            # Pages share a process: one for each costs more than most tests of a page, and no test is about what divides them.
+            "--disable-site-isolation-trials",
+            "--renderer-process-limit=1",
+            "--disable-features=SpareRendererForSitePerProcess",
             "--disable-quic",
             "--no-first-run",
             "--disable-background-networking",
