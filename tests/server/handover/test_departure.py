@@ -238,6 +238,41 @@ def test_identity():
         assert client.closed == (4401, "expired")
 
 
+class Late:
+    """An authenticator that answers when it is told to."""
+
+    def __init__(self):
+        self.asked = []
+
+    def identify(self, request):
+        self.asked.append(Deferred())
+        return self.asked[-1]
+
+
+def test_refresh():
+    """A connection whose new token is being looked at waits for the answer; the new credentials go with it, and count once."""
+    late = Late()
+    with serve({"/channels": ChannelService()}, authenticate=["late"], authenticators={"late": late}) as server:
+        opening = server.connecting("/channels", subProtocols=["twisted-ws.v1"])
+        late.asked[0].callback(Identity("ann", tokenId="first", payload=b" " * 5000))
+        server.settle()
+        client = opening.result
+        assert obstacle(server, client) is None
+        client.writeMessage({"type": "auth", "token": "x"})
+        server.settle()
+        assert obstacle(server, client) is Obstacle.HANDLER
+        late.asked[1].callback(Identity("ann", tokenId="second", payload=b" " * 6000))
+        server.settle()
+        credentials = server.server.runtime.credentials
+        assert credentials.total == 6000
+        assert server.handOver() == 1
+        assert credentials.total == 6000
+        assert client.caller.identity.tokenId == "second"
+        client.close()
+        server.settle()
+        assert credentials.total == 0
+
+
 class Color(IntEnum):
     """One of those that are equal to a number."""
 
