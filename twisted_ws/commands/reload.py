@@ -28,4 +28,4 @@ def main(arguments: Sequence[str]) -> int:
     options.parseOptions(arguments)
     if options["services"]:
         return control(options, {"reload": "services"}, "all workers have been replaced")
-    return control(options, {"reload": "certificates"}, "certificates, keys and rules have been read again")
+    return control(options, {"reload": "certificates"}, "certificates, keys, authenticators and rules have been read again")

@@ -87,7 +87,7 @@ class ControlTests(TestCase):
         self.control.listen()
         for more, what in (
             (["--services"], "all workers have been replaced"),
-            ([], "certificates, keys and rules have been read again"),
+            ([], "certificates, keys, authenticators and rules have been read again"),
         ):
             with redirect_stdout(StringIO()) as said:
                 code = await deferToThread(main, ["reload", "--state-directory", self.directory, *more])
