@@ -212,6 +212,22 @@ def test_rotation(tmp_path: Path) -> None:
         assert come(server, issuer.login("ann")["access_token"]) == "ann []"
 
 
+def test_rotationWithWorkers(tmp_path: Path) -> None:
+    """However many come at once with a new key to both workers, all come in, and each worker fetches the keys once."""
+    with provider(freePort()) as issuer:
+        name = configure(tmp_path, "", issuer)
+        path = tmp_path / name
+        path.write_text(f'workers = 2\nstate-directory = "state"\n{path.read_text()}')
+        with running(tmp_path, "--config", name) as server, ThreadPoolExecutor(8) as threads:
+            old = issuer.login("ann")["access_token"]
+            assert {*threads.map(partial(come, server), [old] * 16)} == {"ann []"}
+            issuer.keys = newKeys()
+            issuer.start()
+            new = [issuer.login("ann")["access_token"] for _ in range(16)]
+            assert {*threads.map(partial(come, server), new)} == {"ann []"}
+            assert issuer.fetches <= 2
+
+
 def test_withoutTheProvider(tmp_path: Path) -> None:
     """While there are no keys, tokens are answered with 503; the keys are there by themselves when the provider is."""
     with provider(freePort()) as issuer:
