@@ -15,15 +15,17 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import ClientConnection
 
 import twisted_ws
 from hostile.moved import Crowd, Publications, versions
 from tests.daemon.test_handover_live import CONFIG, Figures, write
 from tests.daemon.workers.support import children, isGone, supervisor, tell, workers
+from tests.engines.redis.servers import Server as Redis
 from tests.live.nursery import BIN, PLAIN
 from tests.live.support import PATIENCE, Running, running, until
 
@@ -33,10 +35,10 @@ PRESENT = """
 from twisted_ws import ChannelService
 class Present(ChannelService):
     def onUpgrade(self, request):
-        request.user = "ann"
+        request.user = request.query.get("user", ["ann"])[0]
         return super().onUpgrade(request)
     def onPresence(self, caller, channel):
-        return {"name": "Ann"}
+        return {"name": caller.user}
 """
 PRESENT_SETTINGS = """
 [services."/present"]
@@ -103,6 +105,73 @@ def test_nobodyNotices(count: int) -> None:
         assert isGone(last)
         assert not (place / "s").exists()
         assert os.listdir(place / "state") == [] or not list((place / "state").glob("control.*"))
+
+
+def test_nobodyNoticesWithRedis() -> None:
+    """Nor with Redis: messages and presence, here and at another server, go on, and a reload is the same.
+
+    Nobody is told that somebody has come or left, until somebody has.
+    """
+    with Redis() as redis, ExitStack() as stack:
+        engine = f'engine = "redis://127.0.0.1:{redis.port}"\n'
+        daemon, place = stack.enter_context(server(1, more=engine))
+        elsewhere, _ = stack.enter_context(server(1, more=engine))
+        watchers = [Watcher(stack.enter_context(present(each, "watcher"))) for each in (daemon, elsewhere)]
+        clients = [stack.enter_context(present(daemon, f"user{number}")) for number in range(20)]
+        for each in watchers:
+            each.wait("join", *(f"user{number}" for number in range(20)))
+        with (
+            Crowd(daemon.port("ws"), KINDS, 5, 0.2) as crowd,
+            Publications(elsewhere.port("http"), 5, 50, 100) as publications,
+        ):
+            assert upgrade(place) == (0, "")
+            write(place, "v1")
+            assert tell(place, "reload", "--services") == (0, "")
+            crowd.askAll()
+            assert versions(crowd.clients) == {"v1"}
+            publications.stop()
+            assert publications.wrong == ""
+            tallies = crowd.rest(publications.counts)
+        assert all(each.isWhole for each in tallies.values()), tallies
+        assert ask(daemon, "/api/channels/a/presence?limit=1")["count"] == 22
+        clients[0].close()
+        for each in watchers:
+            each.wait("leave", "user0")  # what would have been told of the moves by mistake has come before that
+            assert sorted(each.said) == sorted([*(("join", f"user{number}") for number in range(20)), ("leave", "user0")])
+
+
+@contextmanager
+def present(daemon: Running, user: str) -> Iterator[ClientConnection]:
+    """A client that is on a channel as this user."""
+    with daemon.client(f"/present?user={user}", subprotocols=["twisted-ws.v1"], max_queue=None) as client:  # type: ignore[list-item]
+        client.send('{"type": "subscribe", "channel": "a", "presence": true}')
+        until(lambda: json.loads(client.recv(PATIENCE))["type"] == "subscribed")
+        yield client
+
+
+class Watcher:
+    """Looks at what a client is told of who comes to a channel and leaves it.
+
+    Args:
+        client: the client.
+
+    Attributes:
+        said: what it was told of users, but for watchers.
+    """
+
+    def __init__(self, client: ClientConnection) -> None:
+        self.said: list[tuple[str, str]] = []
+        self._client = client
+
+    def wait(self, kind: str, *users: str) -> None:
+        """Return when it was told that all of these have come, or left."""
+        left = set(users)
+        while left:
+            said = json.loads(self._client.recv(PATIENCE))
+            if said["type"] in ("join", "leave") and said["member"]["user"] != "watcher":
+                self.said.append((said["type"], said["member"]["user"]))
+                if said["type"] == kind:
+                    left.discard(said["member"]["user"])
 
 
 def ask(daemon: Running, path: str, body: bytes | None = None, *headers: tuple[str, str]) -> dict[str, object]:

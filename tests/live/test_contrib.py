@@ -18,7 +18,7 @@ import pytest
 from tests.environments import OFFLINE, makeEnvironment
 from tests.live.nursery import BIN
 from tests.live.proxies import fromPage
-from tests.live.support import PATIENCE, running, starting, until, writeService
+from tests.live.support import PATIENCE, environment, running, starting, until, writeService
 from tests.live.test_proxy_pages import SERVICE, checkEvents, checkWebSocket
 from tests.ports import freePort
 from tests.transcript import ROOT
@@ -80,6 +80,24 @@ def test_unitWorks(tmp_path: Path) -> None:
         server.waitFor("reloaded")
         server.waitForState("READY=1", 2)
         assert server.stop() in (0, int(unit["SuccessExitStatus"]))
+
+
+def test_unitUpgrades(tmp_path: Path) -> None:
+    """With the line of the unit for servers with workers, which systemd finds right, a reload replaces the whole server."""
+    text = (CONTRIB / "systemd/twisted-ws.service").read_text().replace("/opt/twisted-ws/bin", str(BIN))
+    text = re.sub(r"^ExecReload=.*\n", "", text, flags=re.MULTILINE).replace("\n#ExecReload=", "\nExecReload=")
+    (reload,) = re.findall(r"^ExecReload=(.*)$", text, re.MULTILINE)
+    if shutil.which("systemd-analyze") is not None:
+        unit = tmp_path / "twisted-ws.service"
+        unit.write_text(text)
+        command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert [line for line in done.stderr.splitlines() if "twisted-ws" in line] == []
+    with running(tmp_path, "--workers", "1", command=(str(BIN / "twisted-ws"),)) as server:
+        environ = environment(tmp_path, MAINPID=str(server.process.pid))
+        subprocess.run(["bash", "-c", reload], env=environ, check=True)
+        server.waitFor("has taken over from")
+        server.waitForState("READY=1", 2)
 
 
 # The Containerfile.

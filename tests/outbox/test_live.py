@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.daemon.workers.support import tell
 from tests.engines.redis.servers import Server
 from tests.live.support import PATIENCE, PORTS, TWISTD, Running, running, starting, until
 from tests.outbox.postgres import Postgres
@@ -196,6 +197,21 @@ def test_workers(postgres: Postgres, tmp_path: Path) -> None:
             assert [int(each.recv(PATIENCE)) for _ in range(50)] == [*range(50)]
         consumers = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'twisted-ws outbox'"
         assert postgres.execute(consumers) == [(1,)]
+
+
+def test_upgrade(postgres: Postgres, tmp_path: Path) -> None:
+    """Over an upgrade of the whole server, each row is published once and in order, and is in the history of the new one."""
+    options = (*CHANNELS, "--workers", "1", "--state-directory", str(tmp_path / "state"), "--outbox", postgres.dsn)
+    with running(tmp_path, *options) as server, server.client("/channels/numbers") as client:
+        server.waitFor(WORKS)
+        with Writer(postgres) as writer:
+            writer.write(600, 50)
+            assert tell(tmp_path, "upgrade") == (0, "")
+            writer.write(50)
+        server.waitFor(WORKS, 2)
+        until(lambda: postgres.waiting() == 0)
+        writer.check(kept(server))
+        writer.check([int(client.recv(PATIENCE)) for _ in kept(server)])
 
 
 HOSTILE = {

@@ -171,10 +171,13 @@ class ProcessDaemon(Daemon):
 
     def _begin(self) -> None:
         signal.signal(signal.SIGHUP, lambda number, frame: self._reactor.callFromThread(self.reload))
-        # What exists by now will stay: the garbage collector need not scan it again and again.
+        self._collect()
+        self._run()
+
+    def _collect(self) -> None:
+        """Let the garbage collector not scan again and again what exists by now, and will stay."""
         gc.collect()
         gc.freeze()
-        self._run()
 
     def _run(self) -> None:
         """Do what is left to do when the reactor runs."""

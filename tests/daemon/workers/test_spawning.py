@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import msgspec
@@ -10,8 +12,9 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from twisted_ws.daemon.workers.crew import Worker
+from twisted_ws.daemon.workers.pipe import Certificates
 from twisted_ws.daemon.workers.policy import Pulse
-from twisted_ws.daemon.workers.spawning import LINES, LINGER, LOG, WorkerProcess, howEnded
+from twisted_ws.daemon.workers.spawning import LINES, LINGER, LOG, AdoptedProcess, WorkerProcess, howEnded
 from twisted_ws.telemetry.records import Record
 
 
@@ -107,3 +110,23 @@ def test_pid() -> None:
     transport: Any = type("Transport", (), {"pid": 77})()
     ended.process.makeConnection(transport)
     assert ended.process.pid == 77
+
+
+def test_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that another supervisor has started and that is gone has ended; where descriptors are short, nobody knows."""
+    clock, told = Clock(), []
+
+    def adopt(pid: int) -> AdoptedProcess:
+        ended = lambda worker, how: told.append(how)  # noqa: E731
+        return AdoptedProcess(Worker(0, Pulse(3)), pid, {}, None, b"", ended, clock, Certificates())
+
+    adopt(2**22 + 5).begin()  # there is none
+    clock.advance(0)
+    assert told == ["has ended"]
+
+    def refuse(pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("os.pidfd_open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        adopt(os.getpid())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_aServiceThatEndsTheProcess(tmp_path: Path) -> None:
     source = "import os, sys\nsys.stderr.write('one\\nI go')\nsys.stderr.flush()\nos._exit(7)\n"
     assert _why(_orders(tmp_path, source)) == f"{begin}exit code 7: I go"
     assert _why(_orders(tmp_path, "import os\nos.kill(os.getpid(), 9)\n")) == f"{begin}signal 9."
+
+
+def test_noDescriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system has too little of is named, and no other remedy than that."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(trial.subprocess, "run", refuse)
+    assert _why(b"") == "Workers cannot start: Too many open files."
 
 
 def test_noInterpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -237,6 +237,10 @@ class Successor(Supervisor):
                 for each in place.descriptors:
                     os.close(each)  # ports that go on have duplicates
 
+    def _collect(self) -> None:
+        """Collect nothing, because all wait for this one: that was done when it was ready, and what has come since will stay."""
+        gc.freeze()
+
     def _run(self) -> None:
         """Take the workers, and replace them."""
         self._orders = self._encode(self._running, self._table()[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import subprocess
@@ -11,6 +12,9 @@ import msgspec
 
 from twisted_ws.daemon.workers.orders import command, environment
 from twisted_ws.errors import ConfigurationError
+
+# What the system has too little of, whoever asks.
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 def tryOut(orders: bytes, reactor: str, uid: int, gid: int, timeout: float) -> None:
@@ -55,6 +59,8 @@ def tryOut(orders: bytes, reactor: str, uid: int, gid: int, timeout: float) -> N
     except subprocess.TimeoutExpired:
         raise ConfigurationError(f"Workers cannot start: their services were not made within {timeout:g} s.") from None
     except OSError as error:
+        if error.errno in _SHORT:
+            raise ConfigurationError(f"Workers cannot start: {error.strerror}.") from None
         raise ConfigurationError(_cannotRun(program[0], error.strerror or str(error), uid)) from None
     if not text:
         last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
