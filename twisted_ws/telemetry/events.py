@@ -46,7 +46,7 @@ EVENTS = {
     "engine.failed": "the engine has failed",
     "engine.foreign": "another node has sent something that this version does not understand",
     "engine.lost": "messages were lost to some subscribers, who are told",
-    "engine.ready": "which engine there is, and how many nodes work with it",
+    "engine.ready": "which engine is in use, and how many nodes work with it",
     "engine.refuses": "the server of the engine refuses a command",
     "engine.slow": "the server of the engine answers late",
     "fanout.broken": "a bug in the server kept a message from one of its recipients",
@@ -87,7 +87,7 @@ EVENTS = {
     "reload.done": "everything was reloaded, or all workers have the new services",
     "reload.failed": "something could not be reloaded, and the old version stays in use",
     "reload.incomplete": "a changed setting takes effect only after a restart, or for new workers",
-    "request.broken": "a bug in the server ended a connection of HTTP",
+    "request.broken": "a bug in the server ended an HTTP connection",
     "request.failed": "a request was answered with 500, because of an exception",
     "request.refused": "a request over HTTP was refused",
     "request.unread": "a client does not read the answer to its request",
@@ -111,7 +111,7 @@ EVENTS = {
     "worker.ended": "a worker has died; there will be another",
     "worker.failed": "a worker cannot start, or did not stop cleanly",
     "worker.orphaned": "the supervisor has died; its workers leave",
-    "worker.ready": "workers listen",
+    "worker.ready": "workers are listening",
     "worker.stuck": "a worker has not answered, and is killed",
 }
 

@@ -136,5 +136,5 @@ class RecentRecords:
         self.total += 1
 
     def records(self) -> tuple[Record, ...]:
-        """Return them, the oldest first."""
+        """Return those that are kept, the oldest first."""
         return tuple(self._records)

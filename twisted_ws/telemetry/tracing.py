@@ -39,7 +39,7 @@ def begin(maker: Any) -> None:
 
 
 def end() -> None:
-    """Make no more."""
+    """Make no more spans."""
     global tracer
     tracer = None
 
@@ -159,7 +159,7 @@ def finish(span: Any, error: BaseException | None = None, status: int = 0) -> No
         if isinstance(code, (str, int)):
             span.set_attribute("twisted_ws.code", code)
         _mark(error, span)
-    # Whoever is refused, or has left, is no mistake.
+    # A refusal, or a peer that has left, is not an error.
     if status >= 500 or (error is not None and not isinstance(error, CancelledError) and not hasattr(error, "status")):
         span.set_status(_trace.StatusCode.ERROR)
     span.end()

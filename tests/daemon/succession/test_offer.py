@@ -85,7 +85,7 @@ def test_whatTheSystemRefuses() -> None:
     """If the system has no descriptor left, or no room for what is given, one line says so, and the old supervisor goes on."""
     supervisor: Any = Standing()
     over = Deferred.fromCoroutine(Offer(supervisor, -1).run())
-    with pytest.raises(ConfigurationError, match="The system refuses what this takes: Too many open files"):
+    with pytest.raises(ConfigurationError, match="The system refuses what an upgrade needs: Too many open files"):
         over.result.raiseException()  # type: ignore[union-attr]
     assert supervisor.isReleased
     over.addErrback(lambda failure: None)
@@ -390,7 +390,7 @@ def test_aWorkerThatDoesNotComeToRest(world: World) -> None:
     world.supervisor.workers[0].isQuiet = False
     world.say("ready")
     world.machine.wait(SETTLE + 1)
-    assert failed(world, "A worker does not come to rest: try again later.")
+    assert failed(world, "A worker is still busy: try again later.")
 
 
 def test_aRequestThatIsNotAnswered(world: World) -> None:
@@ -398,7 +398,7 @@ def test_aRequestThatIsNotAnswered(world: World) -> None:
     world.supervisor.essentials[0].isBusy = True
     world.say("ready")
     world.machine.wait(2 * SETTLE + 1)
-    assert failed(world, "Requests that have begun are not answered in time: try again later.")
+    assert failed(world, "Requests that have begun were not answered in time: try again later.")
 
 
 def test_itEnds(world: World) -> None:

@@ -32,7 +32,7 @@ class Key:
 
     Attributes:
         key: what PyJWT takes: bytes, or a public key of cryptography.
-        algorithms: those that it verifies (RFC 7518 section 3.1), never ones of two kinds: a public key is no secret of HS256.
+        algorithms: those that it verifies (RFC 7518 section 3.1), never of two kinds: a public key is not a secret for HS256.
     """
 
     key: Any = field(repr=False)

@@ -20,7 +20,7 @@ from twisted_ws.commands.asyncapi.schemas import Content, Reply, contentOf, draf
 from twisted_ws.dispatch.examination import examine
 from twisted_ws.dispatch.handlers import DispatchedHandler, Handlers
 
-# No underscores either: for JavaScript, "__proto__" is no key like others.
+# No underscores either: for JavaScript, "__proto__" is not a key like others.
 _ID = re.compile(r"[^A-Za-z0-9-]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")

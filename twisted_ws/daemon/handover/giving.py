@@ -1,4 +1,4 @@
-"""What the process does that gives its open connections to another one."""
+"""What a process does to give its open connections to another one."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Noting:
             self.journal.number = max(self.journal.number, number)
 
     def end(self) -> None:
-        """Note no longer."""
+        """Stop noting."""
         if self.journal is not None:
             self._engine.endJournal(self.journal)
         self.expectation.end()

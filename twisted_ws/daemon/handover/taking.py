@@ -1,4 +1,4 @@
-"""What the process does that takes the open connections of another one."""
+"""What a process does to take the open connections of another one."""
 
 from __future__ import annotations
 

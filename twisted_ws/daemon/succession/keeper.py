@@ -1,4 +1,4 @@
-"""What the first process of a server is after an upgrade: it keeps its number, for whoever has started it, watches or signals it.
+"""What becomes of a server's first process after an upgrade: it keeps its number for whoever started, watches or signals it.
 
 ``python -I -S keeper.py STREAM CHILD [PIDFILE]`` with the descriptor of the stream to the supervisor and the number of that
 process. Signals go on to it, what it says for systemd goes on to systemd, and when it ends, so does this one, in the same way. At
@@ -47,7 +47,7 @@ class Keeper:
         self.isOver = False
 
     def listen(self) -> None:
-        """Take what the supervisor has said."""
+        """Handle what the supervisor has said."""
         while not self.isOver and self._stream.fileno() != -1:
             try:
                 data = self._stream.recv(4096)
@@ -78,13 +78,13 @@ class Keeper:
                 return status
 
     def forward(self, number: int) -> None:
-        """Send a signal on."""
+        """Pass a signal on."""
         self.listen()
         with suppress(OSError):
             os.kill(self.child, number)
 
     def run(self) -> int:
-        """Work until the supervisor ends, and return how it has."""
+        """Work until the supervisor ends, and return how it ended."""
         woken, waking = os.pipe()
         for each in (woken, waking):
             os.set_blocking(each, False)

@@ -1,4 +1,4 @@
-"""What the next supervisor is told at its start, and the descriptors that it has then."""
+"""What the next supervisor is told at its start, and the descriptors that it is given."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Adopted(msgspec.Struct, array_like=True):
 
 
 class HubState(msgspec.Struct, array_like=True):
-    """What the supervisor has besides descriptors when it stops to work.
+    """What the supervisor has, besides descriptors, when it stops working.
 
     Attributes:
         number: that the hub has told last; None without a hub.

@@ -1,4 +1,4 @@
-"""What a supervisor does that another one takes the place of: it starts it, hands everything on, and goes on if that one fails.
+"""What a supervisor does to be replaced: it starts its successor, hands everything on, and carries on if the successor fails.
 
 Until the new one says that it has everything, nothing is lost: the old one has stopped to read and write for a moment, and goes
 on. From then on, only the new one uses what both have. The descriptors of the old one end with its process image, so no socket is
@@ -81,7 +81,7 @@ class Offer:
         self._outboxStopped = self._isFrozen = False
 
     async def run(self) -> None:
-        """Do it: this process is another program then, or has ended.
+        """Hand over: this process then becomes another program, or ends.
 
         Raises:
             ConfigurationError: it could not be done, and all is as it was; one line.
@@ -97,12 +97,12 @@ class Offer:
             if isinstance(error, ChannelError):
                 raise ConfigurationError(f"The workers do not answer: {error.message}") from None
             if isinstance(error, OSError):  # no more descriptors, or no room for what is given
-                raise ConfigurationError(f"The system refuses what this takes: {error.strerror}.") from None
+                raise ConfigurationError(f"The system refuses what an upgrade needs: {error.strerror}.") from None
             raise
         self._leave()
 
     def abort(self, why: str) -> None:
-        """End it: the server stops."""
+        """Give up: the server stops."""
         self._fail(why)
 
     # The new process.
@@ -175,7 +175,7 @@ class Offer:
         for each in self._held:
             each.turnAway()  # or it would publish what the new supervisor does not know
         if not await self._until(lambda: not any(each.isBusy for each in self._held)):
-            raise ConfigurationError("Requests that have begun are not answered in time: try again later.")
+            raise ConfigurationError("Requests that have begun were not answered in time: try again later.")
         self._outboxStopped = True
         await supervisor.stopOutbox()
         self._workers = supervisor.crew.hold()
@@ -184,7 +184,7 @@ class Offer:
         asked = DeferredList([each.hold() for each in links], consumeErrors=True)
         await self._patiently(asked)
         if not await self._until(lambda: supervisor.isQuiet and all(each.isQuiet for each in links if each.isUp)):
-            raise ConfigurationError("A worker does not come to rest: try again later.")
+            raise ConfigurationError("A worker is still busy: try again later.")
         for each in links:
             if each.isUp:
                 each.pause()
@@ -262,7 +262,7 @@ class Offer:
                 raise ConfigurationError(self._why)
 
     def _leave(self) -> None:
-        """Give up everything, and become the one who keeps the number of this process; or end, if there is one already."""
+        """Give up everything, and become the keeper of this process's number; or end, if there is a keeper already."""
         supervisor, stream, successor = self._supervisor, self._stream, self._process
         assert stream is not None
         assert successor is not None
@@ -275,7 +275,7 @@ class Offer:
         supervisor.becomeKeeper(successor.pid)
 
     async def _goOn(self) -> None:
-        """Undo what was done: the old supervisor works on."""
+        """Undo what was done: the old supervisor carries on."""
         supervisor = self._supervisor
         if self._process is not None:
             self._process.end()
@@ -318,7 +318,7 @@ class _SuccessorProcess(ProcessProtocol):
         self._printed = (self._printed + data)[-KEPT:]
 
     def processExited(self, reason: Failure) -> None:
-        """Say how it has ended, when what it wrote last has come; processes that it has started may keep its streams open."""
+        """Say how it has ended, once its last output has arrived; processes that it has started may keep its streams open."""
         self.pid = None
         self._reactor.callLater(LINGER, self._tell, reason)
 

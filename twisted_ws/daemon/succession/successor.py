@@ -208,7 +208,7 @@ class Successor(Supervisor):
     # From then on.
 
     def _begins(self) -> None:
-        """Work: the old one has stopped."""
+        """Begin to work: the old one has stopped."""
         for ours, theirs in ((OUTPUT, 1), (ERRORS, 2)):
             os.dup2(ours, theirs)
             os.close(ours)
@@ -306,7 +306,7 @@ class Successor(Supervisor):
 
 @implementer(IReadDescriptor)
 class _Keeping:
-    """Ends the server when the process is gone that keeps its number."""
+    """Ends the server when the process that keeps its number is gone."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -316,7 +316,7 @@ class _Keeping:
         return KEEPER
 
     def doRead(self) -> None:
-        """Note its end: it says nothing."""
+        """Note its end: it never says anything."""
         self._reactor.removeReader(self)
         systemd.keeper = None
         self._reactor.stop()

@@ -1,4 +1,4 @@
-"""What is asked of all nodes, by pub/sub: one says it, each answers."""
+"""What is asked of all nodes, by pub/sub: one asks, each answers."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Reader(Protocol):
 
 
 class Reading(Operation):
-    """The question what follows a position.
+    """The question of what follows a position.
 
     Behind a closed gate nobody answers it: a server that has forgotten would, before it was given back what it had.
 

@@ -44,7 +44,7 @@ class Watch:
 
 
 class Watches:
-    """All of them."""
+    """All channels and patterns that are watched here."""
 
     def __init__(self) -> None:
         self.channels: OrderedDict[str, Watch] = OrderedDict()  # those that were looked at first come first

@@ -106,7 +106,7 @@ const help = () => ask("1 to 7: the sections. /: search. ?: this help. Settings 
 $("help").addEventListener("click", help);
 addEventListener("keydown", (event) => {
   if (event.target.matches("input:not([type=checkbox]), textarea, select, dialog[open] *") || event.ctrlKey || event.altKey || event.metaKey || !$("keys").checked || !shown) return;
-  const name = NAMES["1234567".indexOf(event.key)];
+  const name = NAMES[event.key - 1];
   const search = () => $(shown).querySelector("[type=search]");
   if (name) location.hash = name;
   else if (event.key === "?") help();

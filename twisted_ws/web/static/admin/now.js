@@ -44,7 +44,8 @@ export function stats({ time, total, problems: wrong }) {
     value.textContent = format(now);
     detail.textContent = more(total);
     path.setAttribute("d", line(past, time, most));
-    range.textContent = past.length ? `${format(Math.min(...values))} to ${format(most)} in 5 minutes` : "none so far";
+    const [least, top] = [Math.min(...values), most].map(format);
+    range.textContent = past.length ? `${least === top ? "always" : `${least} to`} ${top} in 5 minutes` : "none so far";
   }
   const texts = wrong.length ? wrong.map(({ text }) => text) : ["Nothing is wrong."];
   problems.className = `problems ${wrong.length ? "bad" : "good"}`;

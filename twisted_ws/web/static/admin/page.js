@@ -33,8 +33,8 @@ export function complain(text = "", id = "failed") {
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const few = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
-const format = (style) => (seconds) => seconds == null ? "–" : new Intl.DateTimeFormat("en-GB", { ...style, timeStyle: "medium" }).format(seconds * 1000);
-const known = (shown) => (value) => value == null ? "–" : shown(value);
+export const known = (shown) => (value) => value == null ? "–" : shown(value);
+const format = (style) => known((seconds) => new Intl.DateTimeFormat("en-GB", { ...style, timeStyle: "medium" }).format(seconds * 1000));
 
 export const count = known((value) => (value < 10 ? few : whole).format(value));
 export const many = (value, one) => `${count(value)} ${one}${value === 1 ? "" : "s"}`;

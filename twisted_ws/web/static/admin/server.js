@@ -1,6 +1,6 @@
 // Nodes, warnings and settings.
 
-import { $, age, attempt, bytes, clock, count, date, field, get, h, many, region, repeat, search } from "./page.js";
+import { $, age, attempt, bytes, clock, count, date, field, get, h, known, many, region, repeat, search } from "./page.js";
 import { table } from "./table.js";
 
 const MOST = 200; // warnings
@@ -8,7 +8,7 @@ const MOST = 200; // warnings
 let rates = [];
 const nodeRows = table($("nodes"), [
   ["Node", ({ id, worker }) => worker ? `${id}, worker ${worker}` : id], ["State", ({ answered, draining }) => answered ? draining ? "stopping" : "up" : "does not answer"],
-  ["Callers", "connections", count], ["Up for", "started", age], ["CPU", ({ id }) => rates.find((each) => each.id === id)?.cpu, (value) => value == null ? "–" : `${Math.round(value * 100)} %`],
+  ["Callers", "connections", count], ["Up for", "started", age], ["CPU", ({ id }) => rates.find((each) => each.id === id)?.cpu, known((value) => `${Math.round(value * 100)} %`)],
   ["Memory", "memory", bytes], ["Open files", ({ files, filesLimit }) => files && `${count(files)} of ${count(filesLimit)}`],
   ["Version", ({ version, compiled }) => version + (compiled === undefined ? "" : compiled ? ", compiled" : ", pure Python")], ["Process", ({ host, pid }) => host && `${pid} on ${host}`],
 ]);
