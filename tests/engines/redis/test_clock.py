@@ -10,9 +10,7 @@ from tests.engines.redis.harness import FaultyHarness
 from twisted_ws.engines.contract import Disconnect
 from twisted_ws.engines.redis.server.contact import Times
 from twisted_ws.engines.redis.server.scripts import SCRIPTS
-from twisted_ws.limits import Limits
 from twisted_ws.message import Message, parsePosition
-from twisted_ws.testing.engines import RecordingNode
 
 HOUR = 3600
 # What scripts take for the time: that of the server, and so many seconds more.
@@ -47,18 +45,6 @@ def harness(monkeypatch):
     for node in made.started:
         made.wait(node.engine.stop())
     made.tearDown()
-
-
-@pytest.fixture
-def node(harness):
-    def start(**limits):
-        made = RecordingNode()
-        made.engine = harness.engine(made, Limits(**limits))
-        harness.wait(made.engine.start(made))
-        harness.started.append(made)
-        return made
-
-    return start
 
 
 def ids(harness, node):

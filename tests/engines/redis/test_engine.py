@@ -42,18 +42,6 @@ def harness():
     made.tearDown()
 
 
-@pytest.fixture
-def node(harness):
-    def start(**limits):
-        made = RecordingNode()
-        made.engine = harness.engine(made, Limits(**limits))
-        harness.wait(made.engine.start(made))
-        harness.started.append(made)
-        return made
-
-    return start
-
-
 def watch(harness, node, channel):
     feed = node.watch(channel)
     assert harness.until(lambda: feed.isLive)
