@@ -285,8 +285,9 @@ class Engine(Protocol):
         """Begin to pass on the publications of a channel or pattern; return the channel's position, None for a pattern.
 
         Called for the first subscription of this node, and not again before `unwatch`. Every publication after the returned
-        position is passed on, some perhaps before the answer comes. `by` is the address that asks, if any: a single one must not
-        create as many channels as there can be.
+        position is passed on, some perhaps before the answer comes; where a pattern that is watched matches the channel, all up
+        to that position were passed on before. `by` is the address that asks, if any: a single one must not create as many
+        channels as there can be.
         """
 
     def unwatch(self, channel: str) -> None:

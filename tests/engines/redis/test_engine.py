@@ -71,6 +71,38 @@ def test_flushed(harness, node):
     assert (history.recovered, [each.payload for each in history.publications]) == (True, [b"2", b"3"])
 
 
+def test_watchedUnderAPattern(harness, node):
+    """Who has a pattern gets what is published while a channel of it is subscribed to, whichever connection is faster."""
+    first, second = node(), node()
+    watch(harness, first, "a.*")
+    subscriber, waiting = first.engine._requests.link.subscriber, []
+    pushed, subscriber.onPush = subscriber.onPush, waiting.append
+    feed = first.watch("a.b")
+    assert harness.until(lambda: any(reply[0] == b"subscribe" for reply in waiting))
+    publish(harness, second, "a.b", "1")
+    assert harness.until(lambda: {b"message", b"pmessage"} <= {reply[0] for reply in waiting})
+    confirmed = next(reply for reply in waiting if reply[0] == b"subscribe")
+    waiting.remove(confirmed)
+    pushed(confirmed)  # the answer has the message's position, and comes before it
+    assert harness.until(lambda: feed.isLive or any(reply[0] == b"pong" for reply in waiting))
+    subscriber.onPush = pushed
+    for reply in waiting:
+        pushed(reply)
+    assert harness.until(lambda: feed.isLive)
+    assert [each.payload for each in first.publications] == [b"1"]
+
+
+def test_leftUnderAPattern(harness, node):
+    """Who has a pattern gets a message once, also when the only subscriber of its channel is gone because of it."""
+    first, second = node(), node()
+    watch(harness, first, "a.*")
+    watch(harness, first, "a.b")
+    first.onReceived = lambda publication: first.unwatch("a.b") if "a.b" in first.feeds else None
+    publish(harness, second, "a.b", "1", "2")
+    assert harness.until(lambda: [each.payload for each in first.publications][-1:] == [b"2"])
+    assert [each.payload for each in first.publications] == [b"1", b"2"]
+
+
 def test_readAfterFlush(harness, node):
     """Who reads first after all data were deleted gets what nodes remember, not the word of a server that has forgotten."""
     first, second = node(), node()

@@ -653,10 +653,18 @@ class RedisEngine:
                 return None
             if reply[0] == b"full":
                 raise ChannelError("too-many-channels", "This address has subscribed to too many channels without messages.")
-            position = Position(reply[1].decode("ascii"), int(reply[2]))
             if reply[3]:
                 self._makers.made(channel, by)
-            if not watch.epoch:
+            return Position(reply[1].decode("ascii"), int(reply[2]))
+
+        def begun(position: Position | None) -> MaybeDeferred[Position | None]:
+            if position is not None and self._watches.isMatched(channel):
+                # What precedes it may still be under way on the other connection, and is for those who have a pattern.
+                return self.mark().addCallback(lambda _: beginAt(position))
+            return beginAt(position)
+
+        def beginAt(position: Position | None) -> Position | None:
+            if position is not None and not watch.epoch:
                 # Else a message has come that is not older.
                 watch.epoch, watch.offset = position
             return position
@@ -671,7 +679,7 @@ class RedisEngine:
         arguments = (keys.prefix, channel, self._publisher.tag, self._ttl, packedLimits(self._history), int(mayMake))
         operation = Watching(self._requests, now, WATCH, places, arguments, answered, True)
         operation.watch, operation.subscribe = watch, self._subscribe
-        operation.later.addErrback(failed)
+        operation.later.addCallbacks(begun, failed)
         self._requests.submit(operation)
         return operation.later
 

@@ -76,6 +76,8 @@ class Watches:
         watch = self.patterns.pop(channel, None) or self.channels.pop(channel, None)
         if watch is not None and watch.told:
             self._gone[channel] = None
+        if watch is not None and not isPattern(channel) and self.isMatched(channel):
+            self._match(channel, watch)  # the last message may come once more, for a pattern
         return watch
 
     def find(self, channel: str) -> Watch | None:
@@ -84,10 +86,15 @@ class Watches:
         if watch is None and self.patterns:
             watch = self._matched.get(channel)
             if watch is None and self.isMatched(channel):
-                watch = self._matched[channel] = Watch(channel, 0)
-                if len(self._matched) > MATCHED:
-                    self._matched.popitem(last=False)
+                watch = Watch(channel, 0)
+                self._match(channel, watch)
         return watch
+
+    def _match(self, channel: str, watch: Watch) -> None:
+        """Note the position of a channel that only patterns match."""
+        self._matched[channel] = watch
+        if len(self._matched) > MATCHED:
+            self._matched.popitem(last=False)
 
     def hears(self, channel: str) -> bool:
         """Return whether a message that is published now will come."""

@@ -351,6 +351,21 @@ class EngineContract:
         self.until(lambda: first.publications[-1].payload == b"2", "the last message")
         assert [each.channel for each in first.publications] == ["a.b", "a.b.c", "a.end", "a.b"]
 
+    def test_patternsMeanwhile(self) -> None:
+        """A pattern gets each message once, in order, while a channel that it matches is watched and left."""
+        first, second = self.pair()
+        self.watch(first, "a.*")
+        for number in range(40):
+            published = second.engine.publish("a.b", Message.of(str(number)))
+            if number % 2:
+                first.unwatch("a.b")
+            else:
+                first.watch("a.b")
+            if number % 4 == 0:
+                self.harness.wait(published)
+        self.until(lambda: first.publications[-1:] and first.publications[-1].payload == b"39", "the last message")
+        assert [int(each.payload) for each in first.publications] == [*range(40)]
+
     # The history.
 
     def test_since(self) -> None:
