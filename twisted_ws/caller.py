@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Iterator
 from functools import cache
-from itertools import count
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted_ws.limits import checkNumber
@@ -33,18 +32,9 @@ def _first() -> str:
     return newNodeId()
 
 
-def _nodeIds() -> Iterator[str]:
-    yield _first()
-    while True:
-        yield newNodeId()
-
-
-def _connectionIds() -> Iterator[str]:
-    yield from map(f"{_first()}.{{}}".format, count(1))
-
-
-nodeIds = _nodeIds()
-connectionIds = _connectionIds()  # of all servers of the process, and of all transports
+# Not generators: after an error inside, such as a lack of memory, these go on.
+nodeIds = chain(islice(iter(_first, None), 1), iter(newNodeId, None))
+connectionIds = map("{}.{}".format, iter(_first, None), count(1))  # of all servers of the process, and of all transports
 
 
 class Membership(Protocol):
