@@ -47,13 +47,15 @@ _PAGE = """
     for (const what of ["close", "error"]) raw.addEventListener(what, () => noticed.push(`raw ${what}`));
     globalThis.client = new TwistedWS(`wss://${here}/channels`);
     for (const what of ["close", "retry", "error"]) client.on(what, () => noticed.push(`client ${what}`));
-    client.subscribe("news", (message) => got.client.push(message.data));
+    const subscription = client.subscribe("news", (message) => got.client.push(message.data));
     globalThis.events = new EventSource("/channels/news");
     events.onmessage = ({ data }) => got.events.push(data);
     events.onerror = () => noticed.push("events error");
-    const begun = new Promise((done) => { events.addEventListener("subscribed", done, { once: true }); });
-    await new Promise((done) => { raw.onopen = done; });
-    await begun;
+    await Promise.all([
+        new Promise((done) => { raw.onopen = done; }),
+        new Promise((done) => { subscription.on("subscribed", done); }),
+        new Promise((done) => { events.addEventListener("subscribed", done, { once: true }); }),
+    ]);
     return true;
 })()
 """
