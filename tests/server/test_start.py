@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from twisted.internet.defer import Deferred
 
@@ -11,7 +13,9 @@ from twisted_ws import ConfigurationError, Limits, WebSocketServer
 from twisted_ws.channels.service import ChannelService
 from twisted_ws.engines.contract import EngineState
 from twisted_ws.engines.memory import MemoryEngine
+from twisted_ws.server.server import EARLY
 from twisted_ws.web.pages import pagesSite
+from twisted_ws.wire.loop.turns import STEPS
 
 
 class Starting(MemoryEngine):
@@ -60,6 +64,21 @@ def test_handshakeWaits(world):
     assert client.received().startswith(b"HTTP/1.1 101 ")
     world.server.publish("a", "hello")
     assert client.messages() == ["hello"]
+
+
+def test_manyWait(world):
+    """When the engine works, hundreds that have waited are let in over many turns of the reactor."""
+    clients = [world.socket() for _ in range(300)]
+    world.engine.begun.callback(None)
+    opened = [0]
+    while opened[-1] < len(clients):
+        call = world.clock.calls.pop(0)  # one turn of the reactor
+        call.called = 1
+        call.func(*call.args, **call.kw)
+        opened.append(len(world.server.callers))
+        assert opened[-1] > opened[-2]
+    assert max(after - before for before, after in pairwise(opened)) <= STEPS // EARLY
+    assert [each.received()[:13] for each in clients] == [b"HTTP/1.1 101 "] * len(clients)
 
 
 def test_requestsWait(world):
@@ -129,5 +148,6 @@ def test_failed(world):
     world.server.started().addErrback(lambda failure: failed.append(failure.type))
     world.engine.begun.errback(ConfigurationError("The password is wrong."))
     assert failed == [ConfigurationError]
+    world.clock.advance(0)
     assert client.received() != b""
     assert world.server.readiness() == "engine down"
