@@ -343,7 +343,10 @@ def _useAnnex(server: int) -> None:
                 annex.connect(_annexOf(server))
                 socket.send_fds(annex, [json.dumps(request).encode()], [*descriptors.values(), told])
             os.close(told)
-            return int.from_bytes(os.read(number, 4), sys.byteorder)
+            child = os.read(number, 4)
+            if len(child) != 4:  # 0 would stand for our process group, which is killed then
+                raise ChildProcessError("the annex has ended")
+            return int.from_bytes(child, sys.byteorder)
         finally:
             process.prctl(_SET_CHILD_SUBREAPER, 0)
             os.close(number)
