@@ -129,14 +129,14 @@ CHANNELS = (
     Close(NOT_RECOVERED, "`not recovered`", "the history no longer has `after` (raw only)", Again.NO, "yes, without `after`"),
 )
 
-
-class _Names(dict[int, str]):
-    def __missing__(self, code: int) -> str:
-        return "other"
+# The codes that have a name of their own where connections are counted.
+_NAMES = {int(each.code): str(int(each.code)) for each in (*CLOSES, *CHANNELS)}
 
 
-# The codes as connections are counted by them: "other" for one of a service's own, because any peer can send any of these.
-NAMES = _Names({int(each.code): str(int(each.code)) for each in (*CLOSES, *CHANNELS)})
+def codeName(code: int) -> str:
+    """Return a close code as it is counted: "other" for one of a service's own, because any peer can send any of these."""
+    return _NAMES.get(code, "other")
+
 
 SENDABLE = frozenset(each.code for each in CLOSES if each.isSent)
 DONE = frozenset(each.code for each in CLOSES if each.isDone)

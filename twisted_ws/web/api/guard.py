@@ -156,10 +156,7 @@ class GuardedResource(HttpResource):
     def note(self, request: HttpRequest, operation: str, status: int, **fields: Any) -> None:
         """Note in the audit log, if there is one, what was done; without one, say in the log what is rare: all but publishing."""
         by = request.by.name
-        try:
-            self._server.counts.calls.rows[by, operation] += 1
-        except KeyError:
-            self._server.counts.calls.add(by, operation)
+        self._server.counts.calls.add(by, operation)
         if self._audit is not None:
             now = self._server.runtime.unixTime()
             self._audit.note(Entry(now, by, operation, status, request.peerAddress, **fields))

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ws import logs
-from twisted_ws.closecodes import NAMES
+from twisted_ws.closecodes import codeName
 from twisted_ws.errors import (
     ConnectionClosed,
     InternalError,
@@ -177,10 +177,7 @@ class WebSocketConnection(QuietServerProtocol):
         welcome, self._welcome = self._welcome, None
         assert welcome is not None
         limits, wheel = self.limits, self.runtime.wheel
-        try:
-            self._counts.opened.rows["websocket", welcome.path] += 1
-        except KeyError:
-            self._counts.opened.add("websocket", welcome.path)
+        self._counts.opened.add("websocket", welcome.path)
         self._receiver = welcome.attend(self)
         self._deliver = self._delivery()
         self._idleTimeout = welcome.idleTimeout
@@ -276,10 +273,7 @@ class WebSocketConnection(QuietServerProtocol):
         if self._receiver is not ENDED:  # it has not been here before
             failure = self._failure
             by = "server" if self._closeWaiters or (failure is not None and failure.code is not None) else "peer"
-            try:
-                self._counts.closed.rows["websocket", NAMES[code], by] += 1
-            except KeyError:
-                self._counts.closed.add("websocket", NAMES[code], by)
+            self._counts.closed.add("websocket", codeName(code), by)
         self._receiver, self._deliver = ENDED, ENDED.messageReceived
         self._reminder = None
         waiters, self._closeWaiters = self._closeWaiters, ()
