@@ -16,7 +16,7 @@ from bench.installing import NotInstalled, compilePrograms, install, makeCertifi
 from bench.machine import machine
 from bench.peers import PEERS, Peer
 from bench.places import BUILD, HERE, ROOT
-from bench.report import filled, markdown, text
+from bench.report import facts, filled, markdown, text
 from bench.results import Results
 from bench.running import Failed, settle, started
 from bench.workloads import WORKLOADS, Effort, Workload
@@ -134,6 +134,7 @@ def _run(options: argparse.Namespace) -> None:
     for workload in WORKLOADS:
         if workload.name in names:
             _measure(workload, peers, effort, results)
+    results.where = dict.fromkeys(results.figures, facts(results))
     _say("")
     print(f"medians of {effort.rounds} round(s) of {effort.seconds:g} s; ratios are those of the same round\n")
     print(text(ROWS, results))

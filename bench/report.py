@@ -113,9 +113,22 @@ def markdown(rows: Sequence[Row], results: Results) -> str:
             lines += ["", *_servers(part, results)]
     if few:
         lines += ["", *_servers(few, results, turned=True)]
-    lines += ["", facts(results), ""]
+    lines += ["", *_where(rows, results), ""]
     lines += [f"- {results.peers[key]}: {version}" for key, version in results.versions.items() if version]
     return "\n".join(lines)
+
+
+def _where(rows: Sequence[Row], results: Results) -> list[str]:
+    """Return a paragraph for each run of which there are rows, the last one first; all but the last name their rows."""
+    found: dict[str, list[str]] = {facts(results): []}
+    for row in rows:
+        if row.key in results.figures:
+            found.setdefault(results.where.get(row.key, facts(results)), []).append(row.title)
+    first, *others = found
+    paragraphs = [f"{first[:-1]}; except for what follows." if others else first]
+    for each in others:
+        paragraphs += ["", f"{each} These are: {'; '.join(found[each])}."]
+    return paragraphs
 
 
 def facts(results: Results) -> str:

@@ -22,6 +22,7 @@ class Results:
         effort: rounds and seconds.
         figures: the figures of each round, by row and peer.
         details: other observations, by name and peer: "echo busy" is the share of core 0 that the server used.
+        where: when, where and how each row was measured, in a sentence: parts of a run may be from another day, or machine.
     """
 
     date: str = ""
@@ -31,6 +32,7 @@ class Results:
     effort: Mapping[str, float] = field(default_factory=dict)
     figures: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     details: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
 
     def add(self, workload: str, rows: Iterable[str], peer: str, sample: Mapping[str, float]) -> None:
         """Add the sample of one round of a workload for a peer."""
@@ -43,6 +45,7 @@ class Results:
         """Take over everything that a later run has measured; keep the rest."""
         self.date, self.machine, self.peers, self.effort = other.date, other.machine, other.peers, other.effort
         self.versions.update(other.versions)
+        self.where.update(other.where)
         for ours, theirs in ((self.figures, other.figures), (self.details, other.details)):
             for key, found in theirs.items():
                 ours.setdefault(key, {}).update(found)

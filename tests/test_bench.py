@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from bench import __main__ as command
 from bench.chart import chart
 from bench.figures import Row, Target, judge, middle, ratio
 from bench.peers import PEERS
-from bench.report import BEGIN, END, figure, filled, markdown, text
+from bench.report import BEGIN, END, facts, figure, filled, markdown, text
 from bench.results import Results
 from bench.servers.uncounted import strip
 from bench.workloads import WORKLOADS
@@ -171,6 +172,21 @@ def test_resultsReplace() -> None:
     assert results.figures["own"] == {"twisted_ws": [1.2]}
     assert results.date == "2026-02-01"
     assert results.versions == {"twisted_ws": "twisted-ws 1", "stock": "", "pure": "2"}
+
+
+def test_where() -> None:
+    """Rows that were measured on another day or machine than the last ones are named with that; the others need no names."""
+    results, later = _results(), replace(_results(), date="2026-02-01", machine={"processor": "another chip"})
+    results.where = dict.fromkeys(results.figures, facts(results))
+    later.figures = {"own": {"twisted_ws": [1.1]}}
+    later.where = {"own": facts(later)}
+    assert "except for" not in markdown([FAST, OWN], results)
+    results.replace(later)
+    last, before = [line for line in markdown([FAST, OWN], results).splitlines() if line.startswith("Measured on")]
+    assert "2026-02-01" in last
+    assert "another chip" in last
+    assert last.endswith("; except for what follows.")
+    assert before == f"{facts(_results())} These are: messages."
 
 
 def test_tables() -> None:
