@@ -39,6 +39,17 @@ def test_echo(server: MemoryServer) -> None:
     assert client.readBinaryMessage() == b"\x00\xff"
 
 
+def test_goesOnElsewhere() -> None:
+    """New code takes over the demo's callers: each is kept by the new demo alone, and its echo goes on."""
+    old, new = Demo(), Demo()
+    with serve({"/ws": old}) as server:
+        client = server.connect("/ws")
+        assert server.handOver({"/ws": new}) == 1
+        assert (old.callers, new.callers) == (set(), {client.caller})
+        client.writeTextMessage("next")
+        assert client.readTextMessage() == "Echo: next"
+
+
 def test_separateDemos() -> None:
     """Two demos do not share their callers."""
     assert Demo().callers is not Demo().callers

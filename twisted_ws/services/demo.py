@@ -31,3 +31,11 @@ class Demo(WebSocketService):
     def onClose(self, caller: Caller, statusCode: int, reason: str) -> None:
         """Forget a caller that has left."""
         self.callers.discard(caller)
+
+    def onHandOver(self, caller: Caller) -> None:
+        """Forget a caller that goes on in another process."""
+        self.callers.discard(caller)
+
+    def onResume(self, caller: Caller, state: object) -> None:
+        """Keep a caller that has come from another process."""
+        self.callers.add(caller)
