@@ -42,10 +42,11 @@ function connect() {
   socket.onmessage = (event) => log.add("received", "← received", describe(typeof event.data === "string" ? event.data : new Uint8Array(event.data)));
   socket.onclose = (event) => {
     if (mine !== socket) return; // disconnected by hand
-    const reason = `${event.reason || MEANINGS[event.code] || "the connection has ended"} (code ${event.code})`;
-    // For a connection that never opened, the state line is enough.
-    if (state.dataset.state === "connected") log.add("note", "• closed", reason);
-    complain("connect-error", `Not connected: ${reason}.`);
+    const opened = state.dataset.state === "connected";
+    const meaning = event.reason || MEANINGS[event.code] || "the connection has ended";
+    if (opened) log.add("note", "• closed", `${meaning} (code ${event.code})`);
+    // Of a connection that never opened, a browser does not tell pages more.
+    complain("connect-error", `Not connected: ${opened ? `${meaning} (code ${event.code})` : "the server does not answer, or refuses this page"}.`);
     // Full jitter: when a server comes back, its clients do not all reconnect at the same moment.
     retry(Date.now() + Math.random() * Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** failures));
     failures += 1;

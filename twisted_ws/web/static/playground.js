@@ -33,7 +33,7 @@ function connect() {
   client.on("transport", (by) => mine === client && show("by", NAMES[by]));
   client.on("close", ({ message, code }) => {
     since = Date.now();
-    if (code !== "closed") log.add("note", "• cut", message);
+    if (code !== "closed") log.add("note", "• closed", message);
   });
   client.on("broadcast", (text) => log.add("received", "← to all", describe(text)));
   for (const id of ["by", "position", "here", "recovered"]) show(id, "–");
