@@ -119,7 +119,7 @@ def move(each: Move, directory: Path, scale: float = 1.0) -> MoveRow:
     if scale < 1:
         each = replace(each, times=max(round(each.times * scale), 1))
     kinds = {kind: max(round(count * scale), 2) for kind, count in FULL.items()}
-    variant = replace(PLAIN, options=("--workers", "1", "--compression", "on"), limits={"drainTimeout": 120})
+    variant = replace(PLAIN, options=("--workers", "1", "--compression", "on"), limits={"drainTimeout": 120, "upgradeHold": 60})
     with Daemon(variant, directory) as daemon:
         until("it listens", lambda: "1 worker listens" in daemon.said())
         with Crowd(daemon.ws, kinds, CHANNELS) as crowd, Publications(daemon.http, CHANNELS, RATE, 100) as publications:

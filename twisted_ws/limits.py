@@ -329,6 +329,12 @@ class Limits:
     workerStart: float = _limit(
         60, "seconds", "the worker is killed, and it is tried again", "for the imports and the start of services in a new worker"
     )
+    upgradeHold: float = _limit(
+        4,
+        "seconds",
+        "the old server goes on",
+        "publications wait while the whole server is replaced, and a publisher gives a call 5; a million kept messages take 4",
+    )
     reactorTurn: float = _limit(
         5, "seconds", "the log says where it hangs", "while a handler blocks the reactor, nobody is served; an async one does not"
     )

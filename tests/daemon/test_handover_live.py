@@ -89,6 +89,7 @@ compression = "on"
 state-directory = "state"
 [limits]
 drainTimeout = 60
+upgradeHold = 60
 [services]
 "/counter" = {target = "rooms:Counter"}
 "/noting" = {target = "rooms:Noting"}

@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection
 import twisted_ws
 from hostile.moved import Crowd, Publications, versions
 from tests.daemon.test_handover_live import CONFIG, Figures, write
-from tests.daemon.workers.support import children, isGone, supervisor, tell, workers
+from tests.daemon.workers.support import children, ended, isGone, supervisor, tell, workers
 from tests.engines.redis.servers import Server as Redis
 from tests.live.nursery import BIN, PLAIN
 from tests.live.support import PATIENCE, Running, running, until
@@ -299,7 +299,7 @@ def test_anotherEnvironment(place: Path) -> None:
     ("old", "new", "why"),
     [
         pytest.param("ONCE = 1.0", 'raise RuntimeError("does not work")', "RuntimeError: does not work", id="at import"),
-        pytest.param('self._stream.send("ready")', "os.abort()", "SIGABRT", id="as it begins to run"),
+        pytest.param('self._stream.send("ready", hold)', "os.abort()", "SIGABRT", id="as it begins to run"),
         pytest.param('self._stream.send("have")', "os.abort()", "SIGABRT", id="a death when it has everything"),
         pytest.param("worker = Worker(", "worker = Werker(", "NameError", id="in the middle"),
     ],
@@ -460,6 +460,29 @@ def test_notAtOnce(words: tuple[str, ...], why: str) -> None:
         assert ("upgrade" in words) == bool(children(daemon.process.pid, b"twisted_ws.daemon.succession"))
         (place / "go").touch()
         assert first.result() == (0, "")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_reloadMeanwhile(times: int) -> None:
+    """A reload that is asked for while a new supervisor starts, which has read the settings by then, holds in that one, too."""
+    with server() as (daemon, place), ThreadPoolExecutor(1) as pool:
+        for _ in range(times - 1):
+            assert upgrade(place) == (0, "")  # from then on, another process has the number that is signalled
+        hang(place)
+        asked = pool.submit(upgrade, place)
+        until((place / "hangs").exists)
+        config = place / "ws.toml"
+        config.write_text(config.read_text() + '[channels."*"]\nsubscribe = "anyone"\n[channels."a"]\nsubscribe = "nobody"\n')
+        daemon.signal(signal.SIGHUP)
+        daemon.waitFor("reloaded")
+        (place / "go").touch()
+        assert asked.result() == (0, "")
+        with daemon.client("/channels/a") as client:
+            assert ended(client) == 4403
+        os.kill(workers(daemon)[0], signal.SIGKILL)  # the next one has its rules from the new supervisor
+        daemon.waitFor("listens again")
+        with daemon.client("/channels/a") as client:
+            assert ended(client) == 4403
 
 
 def test_killed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import signal
 import socket
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from twisted.python.failure import Failure
 
 from twisted_ws.daemon.handover.stream import HandStream
 from twisted_ws.daemon.succession.messages import STREAM, Instructions
-from twisted_ws.daemon.succession.offer import SETTLE, START, TAKE, Offer
+from twisted_ws.daemon.succession.offer import COME, SETTLED, START, Offer
 from twisted_ws.daemon.workers.crew import Stage
 from twisted_ws.errors import ConfigurationError
 from twisted_ws.limits import Limits
@@ -39,6 +40,8 @@ class Connection:
 
 class Standing:
     """A supervisor, of which all is there that an offer holds, up to its workers: these are being replaced."""
+
+    settings = SimpleNamespace(limits=Limits(workerStart=60, upgradeHold=8))
 
     def __init__(self) -> None:
         self.reactor = Clock()
@@ -90,6 +93,10 @@ def test_whatTheSystemRefuses() -> None:
     assert supervisor.isReleased
     over.addErrback(lambda failure: None)
 
+
+# Seconds for which publications may wait, here.
+HOLD = Standing.settings.limits.upgradeHold
+LATE = f"The new one did not take over within {HOLD:g} s: raise upgradeHold if channels keep very much."
 
 # A successor that hangs: what runs here is the old supervisor's part, on a clock, with real streams.
 
@@ -185,7 +192,6 @@ class Working(Standing):
     """A supervisor that works, with one worker, as an offer sees it."""
 
     program, directory = "twistd", None
-    settings = SimpleNamespace(limits=Limits(workerStart=60))
     isQuiet = isPublishing = True
     kept = 100  # what the engine keeps
 
@@ -195,6 +201,7 @@ class Working(Standing):
         self.workers = [Worker()]
         self.essentials: list[Any] = [Request()]
         self.isAccepting = True
+        self.reloads: list[bool] = []
 
     def instructions(self) -> Any:
         """Return some."""
@@ -229,6 +236,10 @@ class Working(Standing):
     def goOn(self) -> None:
         """End that."""
         self.isHeld = False
+
+    def reload(self) -> None:
+        """Note that it was done, and whether all worked by then."""
+        self.reloads.append(self.works)
 
     def standing(self, links: Sequence[Any]) -> tuple[int | None, list[Any]]:
         """Return what there is to say."""
@@ -317,9 +328,11 @@ class World:
 @pytest.fixture
 def world() -> Iterator[World]:
     """A supervisor that has started its successor, and waits for it."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     world = World()
     yield world
     world.close()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # whoever leaves hears none
 
 
 def failed(world: World, why: str) -> bool:
@@ -337,6 +350,7 @@ def test_itTakesOver(world: World) -> None:
     assert world.came == ["worker", "logins", "counted", "state"]
     assert not world.supervisor.works
     world.say("have")
+    world.machine.turn()
     assert (world.left, world.why) == ([True], [])
 
 
@@ -353,10 +367,10 @@ def test_silentWithEverything(world: World) -> None:
     """One that does not say that it has everything is waited for so long, and then what was held goes on."""
     world.say("ready")
     world.until("state")
-    world.machine.wait(TAKE - 1)
+    world.machine.wait(HOLD - 1)
     assert world.why == []
     world.machine.wait(1)
-    assert failed(world, f"The new one did not take over within {TAKE:g} s.")
+    assert failed(world, LATE)
     world.say("have")
     assert world.left == []  # it is too late for that
 
@@ -371,15 +385,15 @@ def test_readsNoMore(world: World) -> None:
     world.machine.wait(1)
     assert world.machine.writers  # the kernel is full
     assert not world.supervisor.works
-    world.machine.wait(TAKE)
-    assert failed(world, f"The new one did not take over within {TAKE:g} s.")
+    world.machine.wait(HOLD)
+    assert failed(world, LATE)
 
 
 def test_aWorkerThatDoesNotAnswer(world: World) -> None:
     """A worker that hangs when the successor is ready ends the upgrade after some seconds, and the successor with it."""
     world.supervisor.workers[0].isAnswering = False
     world.say("ready")
-    world.machine.wait(SETTLE - 1)
+    world.machine.wait(SETTLED * HOLD - 1)
     assert world.why == []
     world.machine.wait(1.5)
     assert failed(world, "A worker does not answer: try again later.")
@@ -389,7 +403,7 @@ def test_aWorkerThatDoesNotComeToRest(world: World) -> None:
     """So does one from which an answer does not come that was asked for before."""
     world.supervisor.workers[0].isQuiet = False
     world.say("ready")
-    world.machine.wait(SETTLE + 1)
+    world.machine.wait(SETTLED * HOLD + 1)
     assert failed(world, "A worker is still busy: try again later.")
 
 
@@ -397,7 +411,7 @@ def test_aRequestThatIsNotAnswered(world: World) -> None:
     """So does a request to the broadcast site whose answer takes too long, or whose client does not read it."""
     world.supervisor.essentials[0].isBusy = True
     world.say("ready")
-    world.machine.wait(2 * SETTLE + 1)
+    world.machine.wait(SETTLED * HOLD + 1)
     assert failed(world, "Requests that have begun were not answered in time: try again later.")
 
 
@@ -415,3 +429,62 @@ def test_theServerStops(world: World) -> None:
     world.offer.abort("The server is stopping.")
     world.machine.turn()
     assert failed(world, "The server is stopping.")
+
+
+def test_allTogether(world: World) -> None:
+    """However the time is spent, publications wait no longer than `upgradeHold`: for requests, workers and the successor."""
+    (request,), (worker,) = world.supervisor.essentials, world.supervisor.workers
+    request.isBusy, worker.isQuiet = True, False
+    world.say("ready")
+    world.machine.wait(COME * HOLD + 0.5)
+    request.isBusy = False
+    world.machine.wait(SETTLED * HOLD - COME * HOLD - 1)
+    assert not world.supervisor.works
+    worker.isQuiet = True
+    world.until("state")
+    began = world.machine.seconds()
+    world.machine.wait(HOLD - began - 0.5)
+    assert (world.why, world.supervisor.works) == ([], False)
+    world.machine.wait(1)
+    assert failed(world, LATE)
+
+
+def test_itsOwnPatience(world: World) -> None:
+    """How long publications may wait is what the new supervisor's settings say, so the upgrade itself can change it."""
+    world.say("ready", 2.0)
+    world.machine.wait(2.5)
+    assert failed(world, LATE.replace("8 s", "2 s"))
+
+
+def test_reloadMeanwhile(world: World) -> None:
+    """A reload that is asked for while all works is done at once, and by the successor, which may have read the files before."""
+    assert world.offer.note("reload")
+    world.offer.note("reopen")
+    world.say("ready")
+    world.until("state")
+    world.say("have")
+    world.machine.turn()
+    assert world.left == [True]
+    assert world.offer._asked == {"reload", "reopen"}
+
+
+def test_reloadWhileAllIsHeld(world: World) -> None:
+    """One that is asked for while publications wait is done by whoever serves then: here the old one, once it does."""
+    world.say("ready")
+    world.until("state")
+    assert not world.offer.note("reload")
+    world.machine.wait(HOLD)
+    assert failed(world, LATE)
+    assert world.supervisor.reloads == [True]
+
+
+def test_stoppedAtTheEnd(world: World) -> None:
+    """A stop that is asked for just when the successor has everything is done by the old one, and the successor ends."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    world.say("ready")
+    world.until("state")
+    world.say("have")
+    world.offer.abort("The server is stopping.")
+    world.machine.turn()
+    assert failed(world, "The server is stopping.")
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask

@@ -47,13 +47,12 @@ if TYPE_CHECKING:
 
 # Seconds beyond `Limits.workerStart`, which its trial of a worker may take, for a new supervisor to be ready.
 START = 30.0
-# Seconds for requests that have begun to come and to be answered, and then for what is on its way to workers to arrive. A hub
-# that waits for a worker answers a publisher after 2.5.
-SETTLE = 5.0
+# The shares of `Limits.upgradeHold` after which requests have come whole or are turned away, and after which they are answered
+# and nothing is on its way to workers; the rest is for what goes over. A hub that waits for a worker answers after 2.5 s.
+COME = 0.25
+SETTLED = 0.7
 # Seconds between two looks whether they have.
 LOOK = 0.005
-# Seconds for the new supervisor to take what it is given: a million messages take some five.
-TAKE = 30.0
 
 
 class Offer:
@@ -70,7 +69,7 @@ class Offer:
         self._supervisor = supervisor
         self._asker = asker
         self._reactor: Any = supervisor.reactor
-        self._waiter: Deferred[str] | None = None
+        self._waiter: Deferred[list[Any]] | None = None
         self._wanted = ""
         self._why: str | None = None
         self._stream: HandStream | None = None
@@ -78,7 +77,11 @@ class Offer:
         self._links: list[Any] = []
         self._held: list[Any] = []
         self._workers: list[Worker] = []
-        self._outboxStopped = self._isFrozen = False
+        self._outboxStopped = self._isHolding = self._isFrozen = self._isDeaf = False
+        self._asked: set[str] = set()
+        # Seconds for which publications may wait, and since when they do.
+        self._patience = supervisor.settings.limits.upgradeHold
+        self._began = 0.0
 
     async def run(self) -> None:
         """Hand over: this process then becomes another program, or ends.
@@ -90,6 +93,7 @@ class Offer:
             await self._start()
             await self._hold()
             await self._give()
+            await self._deafen()
         except BaseException as error:
             await self._goOn()
             if isinstance(error, ConfigurationError):
@@ -104,6 +108,18 @@ class Offer:
     def abort(self, why: str) -> None:
         """Give up: the server stops."""
         self._fail(why)
+
+    def note(self, what: str) -> bool:
+        """Note that the new supervisor has to do something again, because files may have changed since it has read them.
+
+        Args:
+            what: "reload" or "reopen".
+
+        Returns:
+            Whether the old one may reload now; otherwise it does so if the new one fails.
+        """
+        self._asked.add(what)
+        return not self._isHolding
 
     # The new process.
 
@@ -133,7 +149,10 @@ class Offer:
             os.close(int(passed[0]))
         self._stream = stream = HandStream(ours, self._reactor)
         stream.received = self._received
-        await self._expect("ready", supervisor.settings.limits.workerStart + START, "The new one was not ready")
+        seconds = supervisor.settings.limits.workerStart + START
+        said = await self._expect("ready", seconds, f"The new one was not ready within {seconds:g} s.")
+        if said:  # by its settings
+            self._patience = float(said[0])
 
     def _received(self, frame: list[Any], descriptors: list[int]) -> None:
         kind, *fields = frame
@@ -141,7 +160,7 @@ class Offer:
             self._fail(fields[0])
         elif kind == self._wanted and self._waiter is not None:
             waiter, self._waiter = self._waiter, None
-            waiter.callback(kind)
+            waiter.callback(fields)
 
     def _fail(self, why: str) -> None:
         self._why = self._why or why
@@ -149,15 +168,15 @@ class Offer:
         if waiter is not None:
             waiter.errback(ConfigurationError(why))
 
-    async def _expect(self, kind: str, seconds: float, late: str) -> None:
+    async def _expect(self, kind: str, seconds: float, late: str) -> list[Any]:
         if self._why is not None:
             raise ConfigurationError(self._why)
         self._wanted = kind
-        waiter: Deferred[str] = Deferred()
+        waiter: Deferred[list[Any]] = Deferred()
         self._waiter = waiter
-        timer = self._reactor.callLater(seconds, self._fail, f"{late} within {seconds:g} s.")
+        timer = self._reactor.callLater(seconds, self._fail, late)
         try:
-            await waiter
+            return await waiter
         finally:
             if timer.active():
                 timer.cancel()
@@ -166,36 +185,44 @@ class Offer:
 
     async def _hold(self) -> None:
         supervisor = self._supervisor
+        self._outboxStopped = True
+        await supervisor.stopOutbox()  # it takes its time, and nobody else waits
+        self._began, self._isHolding = self._reactor.seconds(), True
         supervisor.holdPorts()
         await self._pause()  # what the reactor has found ready in this turn may still be accepted
         self._held = [each for each in supervisor.server.gate.essentials if hasattr(each, "hold")]
         for each in self._held:
             each.hold()
-        await self._until(lambda: not any(each.isBusy for each in self._held))
+        await self._until(COME, lambda: not any(each.isBusy for each in self._held))
         for each in self._held:
             each.turnAway()  # or it would publish what the new supervisor does not know
-        if not await self._until(lambda: not any(each.isBusy for each in self._held)):
+        if not await self._until(SETTLED, lambda: not any(each.isBusy for each in self._held)):
             raise ConfigurationError("Requests that have begun were not answered in time: try again later.")
-        self._outboxStopped = True
-        await supervisor.stopOutbox()
         self._workers = supervisor.crew.hold()
         links: list[Any] = [each.line for each in self._workers]
         self._links = links
         asked = DeferredList([each.hold() for each in links], consumeErrors=True)
         await self._patiently(asked)
-        if not await self._until(lambda: supervisor.isQuiet and all(each.isQuiet for each in links if each.isUp)):
+        if not await self._until(SETTLED, lambda: supervisor.isQuiet and all(each.isQuiet for each in links if each.isUp)):
             raise ConfigurationError("A worker is still busy: try again later.")
         for each in links:
             if each.isUp:
                 each.pause()
 
-    async def _until(self, holds: Callable[[], bool]) -> bool:
-        """Wait a little until something holds; return whether it does."""
-        end = self._reactor.seconds() + SETTLE
+    @property
+    def _late(self) -> str:
+        return f"The new one did not take over within {self._patience:g} s: raise upgradeHold if channels keep very much."
+
+    def _left(self, share: float = 1.0) -> float:
+        """Return the seconds until this share of the time has passed for which publications may wait."""
+        return max(self._began + share * self._patience - float(self._reactor.seconds()), 0.0)
+
+    async def _until(self, share: float, holds: Callable[[], bool]) -> bool:
+        """Wait until something holds, at most for this share of the time; return whether it does."""
         while not holds():
             if self._why is not None:
                 raise ConfigurationError(self._why)
-            if self._reactor.seconds() > end:
+            if not self._left(share):
                 return False
             await self._pause(LOOK)
         return True
@@ -212,7 +239,7 @@ class Offer:
         """
         waiter: Deferred[None] = Deferred()
         asked.addCallback(lambda _: None if waiter.called else waiter.callback(None))
-        waiter.addTimeout(SETTLE, self._reactor)
+        waiter.addTimeout(self._left(SETTLED), self._reactor)
         try:
             await waiter
         except defer.TimeoutError:
@@ -250,7 +277,7 @@ class Offer:
             file.close()
             state = HubState(number, supervisor.addresses())
             stream.send("state", msgspec.msgpack.encode(state), descriptors=(records, self._asker))
-            await self._expect("have", TAKE, "The new one did not take over")
+            await self._expect("have", self._left(), self._late)
         finally:
             os.close(records)
 
@@ -258,8 +285,18 @@ class Offer:
         for block in blocksOf(records):
             file.write(block)
             await self._pause()
+            if not self._left():
+                raise ConfigurationError(self._late)
             if self._why is not None:
                 raise ConfigurationError(self._why)
+
+    async def _deafen(self) -> None:
+        """Leave signals to the process that comes next, and do what those before have asked for."""
+        self._isDeaf = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, (*SUPERVISORS, signal.SIGCHLD))
+        await self._pause()
+        if self._why is not None:
+            raise ConfigurationError(self._why)
 
     def _leave(self) -> None:
         """Give up everything, and become the keeper of this process's number; or end, if there is a keeper already."""
@@ -270,13 +307,14 @@ class Offer:
         for worker in supervisor.crew.workers:
             if worker not in self._workers:
                 worker.process.kill()
-        signal.pthread_sigmask(signal.SIG_BLOCK, (*SUPERVISORS, signal.SIGCHLD))
-        stream.send("go")
+        stream.send("go", sorted(self._asked))
         supervisor.becomeKeeper(successor.pid)
 
     async def _goOn(self) -> None:
         """Undo what was done: the old supervisor carries on."""
         supervisor = self._supervisor
+        if self._isDeaf:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SUPERVISORS, signal.SIGCHLD))
         if self._process is not None:
             self._process.end()
         if self._stream is not None:
@@ -296,6 +334,9 @@ class Offer:
         for each in self._held:
             each.goOn()
         supervisor.releasePorts()
+        held, self._isHolding = self._isHolding, False
+        if held and "reload" in self._asked:
+            supervisor.reload()
 
 
 class _SuccessorProcess(ProcessProtocol):

@@ -87,6 +87,7 @@ class Successor(Supervisor):
         self._said: list[Any] = []  # what each of them has told the hub of itself
         self._requests: list[tuple[tuple[str, ...], bytes, int]] = []
         self._stopping = 0.0
+        self._asked: set[str] = set()
         super().__init__(settings, None, reactor, options.settings, options.given)
         self.program = instructions.program
         changed = [name for name, value in self.fixed().items() if value != instructions.fixed[name]]
@@ -124,6 +125,11 @@ class Successor(Supervisor):
 
     # Until it has everything.
 
+    def noteSignals(self) -> None:
+        """Note those that ask for what can be done only when the old one is gone."""
+        signal.signal(signal.SIGHUP, lambda number, frame: self._asked.add("reload"))
+        signal.signal(signal.SIGUSR1, lambda number, frame: self._asked.add("reopen"))
+
     def prepare(self) -> None:
         """Listen, accept nothing, and try out a worker.
 
@@ -143,7 +149,8 @@ class Successor(Supervisor):
         """Tell the old one that it can give what it has, when the engine is there; called when the reactor runs."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SUPERVISORS)
         gc.collect()
-        self.server.started().addCallbacks(lambda _: self._stream.send("ready"), lambda failure: self._cannot(failure))
+        hold = self.settings.limits.upgradeHold
+        self.server.started().addCallbacks(lambda _: self._stream.send("ready", hold), lambda failure: self._cannot(failure))
 
     def _engineFailed(self, failure: Failure) -> None:
         self._cannot(failure)
@@ -168,6 +175,7 @@ class Successor(Supervisor):
             elif kind == "go":
                 self._stream.ended = _nothing
                 self._stream.close()
+                self._asked.update(*fields)
                 self._begins()
         except Exception as error:
             if kind == "go":  # the old one is gone: whoever watches the server starts it anew
@@ -251,6 +259,10 @@ class Successor(Supervisor):
             line.goOn()
             process.begin()
         self.crew.adopt(self._adopted)
+        if "reopen" in self._asked:
+            self.reopen()
+        if "reload" in self._asked:  # what was read at the start may have changed since
+            self.reload()
         self._log.info(
             "twisted_ws {version} has taken over from {before}; workers that go on until they are replaced: {count}",
             version=__version__,
@@ -398,6 +410,7 @@ def main() -> int:
         options = ServiceOptions()
         options.parseOptions(instructions.arguments)
         successor = Successor(options.settings(), instructions, stream, options, reactor)
+        successor.noteSignals()
         successor.prepare()
     except BaseException as error:
         fail(stream, error)

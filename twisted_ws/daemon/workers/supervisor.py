@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -35,7 +37,7 @@ from twisted_ws.daemon.workers.cores import cores
 from twisted_ws.daemon.workers.crew import Crew, RollFailed, Stage, Worker
 from twisted_ws.daemon.workers.orders import Orders, settingsFor
 from twisted_ws.daemon.workers.sockets import HeldPort, HeldUnixPort, HoldingReactor, InheritedHeldUnixPort
-from twisted_ws.daemon.workers.spawning import Launcher
+from twisted_ws.daemon.workers.spawning import SUPERVISORS, Launcher
 from twisted_ws.daemon.workers.trial import tryOut
 from twisted_ws.engines.hub.addresses import AddressCounts
 from twisted_ws.engines.hub.hub import Hub
@@ -402,7 +404,14 @@ class Supervisor(ProcessDaemon):
 
     def reload(self) -> None:
         """Reload certificates, keys, passwords and rules here and in all workers, and notify systemd."""
-        self._reloadEverywhere()
+        if self._offer is None or self._offer.note("reload"):
+            self._reloadEverywhere()
+
+    def reopen(self) -> None:
+        """Open the log and the audit log anew, in the next supervisor too if one is about to take over."""
+        if self._offer is not None:
+            self._offer.note("reopen")
+        super().reopen()
 
     def _reloadEverywhere(self) -> Deferred[list[str]]:
         notify("RELOADING=1")
@@ -563,6 +572,9 @@ class Supervisor(ProcessDaemon):
         """End what this process is: it keeps its number for the new supervisor, or ends if another one does."""
         if systemd.keeper is not None:
             systemd.keeper.send(NEXT + str(child).encode() + END)
+            for number in signal.sigpending() & {*SUPERVISORS}:
+                with suppress(OSError):
+                    os.kill(child, number)
             os._exit(0)
         pidfile = self._runner.get("pidfile") or ""
         become(self._keeper[0].fileno(), child, self.program, os.path.abspath(pidfile) if pidfile else "")
