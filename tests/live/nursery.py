@@ -9,6 +9,7 @@ upgrade, are forked from that, and become its children. With `PLAIN` in its envi
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import gc
@@ -22,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -197,7 +199,7 @@ def _serve(asked: socket.socket, public: socket.socket) -> list[str]:
         (ready, *_), _, _ = select.select([asked, public], [], [])
         message, descriptors, _, _ = socket.recv_fds(ready, _REQUEST, 4)
         if not message:
-            raise SystemExit
+            os._exit(0)
         if os.fork() == 0:
             break
         for each in descriptors:
@@ -222,6 +224,21 @@ def _serve(asked: socket.socket, public: socket.socket) -> list[str]:
     os.environ.update(request["env"])
     command: list[str] = request["command"]
     return command
+
+
+def _warm() -> None:
+    """Do in advance what each server does at its start, and what Python keeps."""
+    from twisted.application.service import IServiceMaker
+    from twisted.plugin import getPlugins
+
+    from twisted_ws.limits import Limits
+    from twisted_ws.web.api.openapi import openAPI
+
+    for group in ("services", "engines", "authenticators"):
+        importlib.metadata.entry_points(group=f"twisted_ws.{group}")
+    for each in getPlugins(IServiceMaker):
+        assert each
+    openAPI(Limits(), ())
 
 
 def _mayHaveWorkers(command: Sequence[str]) -> bool:
@@ -409,12 +426,32 @@ def _run(command: list[str]) -> None:
         runpy.run_module(command[2], run_name="__main__", alter_sys=True)
 
 
+def _end(code: Any) -> None:
+    """End this process as Python does, but for taking all modules apart, which copies them first: longer than most commands take.
+
+    Args:
+        code: that of a `SystemExit`, or a text. Where output is refused, it is left to Python to say so.
+    """
+    try:
+        if code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+    except (OSError, ValueError):
+        return
+    os._exit((code or 0) & 0xFF)
+
+
 if __name__ == "__main__":
     sys.path[0] = "/"  # not the directory of this file, whose modules are not for all
     # What is installed is looked up by each service that is mounted; it does not change while tests run.
     importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
     for _name in _LOADED:
         import_module(_name)
+    _warm()
     assert "twisted.internet.reactor" not in sys.modules
     # A process that collects, as each does at its end, would go through all of that, and have it copied.
     gc.collect()
@@ -422,4 +459,9 @@ if __name__ == "__main__":
     _command = _serve(*(socket.socket(fileno=int(each)) for each in sys.argv[1:3]))
     if PLAIN not in os.environ and _mayHaveWorkers(_command):
         _command = _annex(_command)
-    _run(_command)
+    try:
+        _run(_command)
+    except SystemExit as _ended:
+        _end(_ended.code)
+        raise SystemExit(1 if isinstance(_ended.code, str) else _ended.code) from None
+    _end(None)
