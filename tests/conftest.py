@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import gc
+import importlib.metadata
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +24,9 @@ settings.load_profile("busy")
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda number, frame: None)
+
+# Before each test, pytest asks which Twisted this is, and would parse its metadata 10,000 times.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 # The modules that take longest. They begin first: one that begins last keeps all workers but one idle at the end.
 _LONGEST = (
