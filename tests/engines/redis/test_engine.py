@@ -312,6 +312,56 @@ def test_full(harness, node):
     assert harness.until(lambda: feed.texts == ["2"])
 
 
+@pytest.mark.parametrize(
+    ("refuse", "permit"),
+    [
+        (["CONFIG", "SET", "min-replicas-to-write", "1"], ["CONFIG", "SET", "min-replicas-to-write", "0"]),
+        (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"]),
+        (["ACL", "SETUSER", "default", "-zadd"], ["ACL", "SETUSER", "default", "+@all"]),
+    ],
+    ids=["replicas", "memory", "permission"],
+)
+def test_refusesToWrite(harness, node, refuse, permit):
+    """While a server answers, but refuses to be written to, it is away: its clients are told once, and once when it is back."""
+    first = node()
+    feed = watch(harness, first, "a")
+    before = len(first.states)
+    way = harness.ways[first.engine]
+    try:
+        harness.server.ask(*refuse)
+        assert harness.until(lambda: first.engine.state is EngineState.DOWN)
+        tried = way.made
+        assert harness.until(lambda: way.made >= tried + 8)  # four attempts
+        assert first.states[before:] == [EngineState.DOWN]
+    finally:
+        harness.server.ask(*permit)
+    assert harness.until(lambda: first.engine.state is EngineState.UP)
+    assert first.states[before:].count(EngineState.DOWN) == 1
+    publish(harness, first, "a", "1")
+    assert harness.until(lambda: feed.texts == ["1"])
+
+
+def test_aliensAmongTheNodes(harness, node):
+    """Something among the nodes that is no name of one is removed like those that have died, and does not keep these there."""
+    node()
+    script = "for n = 1, 20 do redis.call('ZADD', KEYS[1], n, '\\255' .. n) end redis.call('ZADD', KEYS[1], 30, 'dead')"
+    harness.server.ask("EVAL", script, "1", key(harness, "leases"))
+    assert harness.until(lambda: harness.server.ask("ZCARD", key(harness, "leases")) == ":1")
+
+
+def test_aliensAmongTheUsers(harness, node):
+    """What somebody else has written is refused to whoever asks for it, and hurts nothing else."""
+    first = node()
+    feed = watch(harness, first, "a")
+    link = first.engine._requests.link
+    harness.server.ask("EVAL", "redis.call('ZADD', KEYS[1], 0, '\\255')", "1", key(harness, "z:a"))
+    with pytest.raises(ChannelError, match="cannot be read"):
+        harness.wait(first.engine.members("a", "", 10, 1000))
+    publish(harness, first, "a", "1")
+    assert harness.until(lambda: feed.texts == ["1"])
+    assert first.engine._requests.link is link
+
+
 def test_lateNode(harness, node):
     """What a node published before the server forgot it, and gives back too late, comes in its order if nobody was faster."""
     first, second = node(), node()

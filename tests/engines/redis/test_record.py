@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,14 +22,22 @@ from twisted_ws.engines.redis.server.scripts import VERSION
 from twisted_ws.message import Kind, Message
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | TEXTS, st.lists)
+MESSAGES = (
+    st.builds(Message, st.just(Kind.TEXT), TEXTS.map(str.encode))
+    | st.builds(
+        Message, st.just(Kind.JSON), st.tuples(JSON, st.booleans()).map(lambda of: json.dumps(of[0], ensure_ascii=of[1]).encode())
+    )
+    | st.builds(Message, st.just(Kind.BINARY), st.binary())
+)
 
 
-@given(st.sampled_from(list(Kind)), st.binary(), st.none() | TEXTS, st.none() | st.binary())
-def test_roundTrip(kind, payload, key, receipt):
+@given(MESSAGES, st.none() | TEXTS, st.none() | st.binary())
+def test_roundTrip(message, key, receipt):
     """A message comes back as it was, with what the server has noted of it."""
-    made = decodeRecord(record("0192abc", 17, encodeBody(Message(kind, payload), key, receipt), number=4))
+    made = decodeRecord(record("0192abc", 17, encodeBody(message, key, receipt), number=4))
     publication = made.publication("a", 5.0)
-    assert (publication.kind, publication.payload, publication.key) == (kind, payload, key)
+    assert (publication.kind, publication.payload, publication.key) == (message.kind, message.payload, key)
     assert (publication.channel, publication.position, publication.at) == ("a", place("0192abc", 17), 5.0)
     assert (made.instance, made.number, made.time) == ("instance", 4, 1700000000000)
 
@@ -41,10 +51,32 @@ def test_spans(key, receipt):
     assert (made.span, made.receipt, made.number) == ("00-1-2-01", receipt, 4)
 
 
-@given(st.sampled_from(list(Kind)), st.binary())
-def test_broadcasts(kind, payload):
+@given(MESSAGES)
+def test_broadcasts(message):
     """A message to all callers comes back as it was."""
-    assert decodeBroadcast(encodeBroadcast(Message(kind, payload))) == Message(kind, payload)
+    assert decodeBroadcast(encodeBroadcast(message)) == message
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (Kind.TEXT, b"\xff"),
+        (Kind.TEXT, b"\xed\xa0\x80"),
+        (Kind.JSON, b""),
+        (Kind.JSON, b"{"),
+        (Kind.JSON, b'1,"type":"subscribed"'),
+        (Kind.JSON, b'"\xff"'),
+        (Kind.JSON, b"[" * 100_000),
+    ],
+    ids=range(7),
+)
+def test_notOfItsKind(kind, payload):
+    """A message that would make each client close its connection, or read something else, is refused, whoever has written it."""
+    message = Message(kind, payload)
+    with pytest.raises(Unreadable, match="not UTF-8"):
+        decodeRecord(record("0192abc", 17, encodeBody(message, None)))
+    with pytest.raises(Unreadable):
+        decodeBroadcast(encodeBroadcast(message))
 
 
 def test_head():

@@ -40,6 +40,7 @@ class _Here(Protocol):
 
     def connectionMade(self):
         self.way.open.append(self)
+        self.way.made += 1
         factory = Factory.forProtocol(lambda: _There(self))
         factory.noisy = False
         self.way.endpoint(reactor).connect(factory).addErrback(lambda _: self.transport.abortConnection())
@@ -82,6 +83,7 @@ class Way:
         self.left = None
         self.wasCut = False
         self.isDeaf = False
+        self.made = 0
         factory = Factory.forProtocol(lambda: _Here(self))
         factory.noisy = False
         self.factory = factory

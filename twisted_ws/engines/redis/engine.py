@@ -242,7 +242,7 @@ class RedisEngine:
             if now is not link or (reply is not None and reply[0] == b"done"):
                 end()
             else:
-                self._bury(link, self._node.id, True).addCallbacks(bury, end)
+                self._bury(link, self._node.id.encode(), True).addCallbacks(bury, end)
 
         # What is on its way is answered before this, and what is awaited here comes in the same moment.
         link.commands.ask("PING").addCallbacks(lambda _: self._allOf(pending).addCallbacks(lambda _: bury(None), end), end)
@@ -354,7 +354,7 @@ class RedisEngine:
         self.state = state
         (self.onState or self._node.stateChanged)(state)
 
-    def beaten(self, hadLease: bool, dead: list[str]) -> None:
+    def beaten(self, hadLease: bool, dead: list[bytes]) -> None:
         """Look after leases (see `Owner`)."""
         link = self._requests.link
         if link is None:
@@ -367,17 +367,17 @@ class RedisEngine:
             self._buryAll(link, node)
         self._sweep()
 
-    def _buryAll(self, link: Link, node: str) -> None:
+    def _buryAll(self, link: Link, node: bytes) -> None:
         def buried(reply: Any) -> None:
             if reply[0] == b"more" and self._requests.link is link:
                 self._buryAll(link, node)
 
         self._bury(link, node, False).addCallbacks(buried, lambda _: None)
 
-    def _bury(self, link: Link, node: str, isOwn: bool) -> Deferred[Any]:
+    def _bury(self, link: Link, node: bytes, isOwn: bool) -> Deferred[Any]:
         keys = self.keys
         delay = int(self._limits.presenceDelay * 1000)
-        places = (keys.leases, keys.nodes, keys.prefix + b"ns:" + node.encode(), keys.leaving)
+        places = (keys.leases, keys.nodes, keys.prefix + b"ns:" + node, keys.leaving)
         return link.call(BURY, places, keys.prefix, keys.messages, node, delay, int(isOwn))
 
     def _stateAgain(self, link: Link) -> None:
@@ -387,7 +387,7 @@ class RedisEngine:
 
         def remembered(places: list[bytes]) -> None:
             for place in places:
-                channel, space, user = place.decode().partition(" ")
+                channel, space, user = place.decode(errors="replace").partition(" ")
                 if space:
                     self._presence.tell({(channel, user): None})
                 elif channel not in self._watches.channels:
@@ -833,7 +833,7 @@ class RedisEngine:
                 TELL,
                 (self.keys.leases,),
                 (self.keys.control, data),
-                lambda nodes: frozenset([own, *[each.decode() for each in nodes]]),
+                lambda nodes: frozenset([own, *[each.decode(errors="replace") for each in nodes]]),
             )
 
         return self._calls.ask(kind, payload, say)

@@ -120,6 +120,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Record).decode
 _decodePaired = msgspec.msgpack.Decoder(_Paired).decode
 _decodeBroadcast = msgspec.msgpack.Decoder(_Broadcast).decode
+_skipJSON = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Unreadable(ValueError):
@@ -155,7 +156,7 @@ def decodeBroadcast(data: bytes) -> Message:
     """
     try:
         made = _decodeBroadcast(data)
-        if made.version == VERSION:
+        if made.version == VERSION and _isValid(made.kind, made.payload):
             return Message(_KINDS[made.kind], made.payload)
     except (ValueError, KeyError, RecursionError):
         pass
@@ -176,8 +177,22 @@ def decodeRecord(data: bytes) -> Record:
         except (ValueError, RecursionError):
             raise _unreadable(data) from None
     if record.version == VERSION and 0 <= record.kind <= 2:
+        if not _isValid(record.kind, record.payload):
+            raise Unreadable("a record with text that is not UTF-8, or JSON that is not JSON")
         return record
     raise _unreadable(data)
+
+
+def _isValid(kind: int, payload: bytes) -> bool:
+    """Say whether a payload is of its kind: every client would close its connection for text that is not UTF-8."""
+    try:
+        if kind < 2 and not payload.isascii():
+            payload.decode()
+        if kind == 1:
+            _skipJSON(payload)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _traced(pair: _Paired) -> TracedRecord:

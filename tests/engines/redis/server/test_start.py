@@ -54,7 +54,7 @@ def works(node):
     published = harness.wait(node.engine.publish("a", Message.of("text")))
     harness.until(lambda: feed.heard)
     harness.wait(node.engine.stop())
-    return feed.texts == ["text"] and published.channel == "a" and node.states[0] is EngineState.RESUMING
+    return feed.texts == ["text"] and published.channel == "a" and EngineState.UP in node.states
 
 
 def refusal(url, password=None, reactor=reactor):
@@ -171,6 +171,13 @@ def test_anothersKeys(stack, rights):
     server.ask("ACL", "SETUSER", "ann", "on", ">geheim", *rights.split(), "+@all")
     said = refusal(f"redis://ann@127.0.0.1:{server.port}?prefix=a&wait={WAIT:g}", b"geheim")
     assert "does not permit what is needed: NOPERM" in said
+
+
+def test_withoutACommandInScripts(stack):
+    """A user that lacks a command which only scripts use is refused at once, too."""
+    server = stack.enter_context(Server())
+    server.ask("ACL", "SETUSER", "ann", "on", ">geheim", "~*", "&*", "+@all", "-zadd")
+    assert "does not permit what is needed" in refusal(f"redis://ann@127.0.0.1:{server.port}", b"geheim")
 
 
 def test_replica(stack, server):

@@ -34,6 +34,8 @@ TOGETHER = 20
 # Seconds between two attempts to connect: less than the gate is closed, so that every node is in time.
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 0.5
+# Seconds that HELLO says of a gate that nobody has opened although it is time.
+OVERDUE = 0.001
 
 
 class Times(NamedTuple):
@@ -97,7 +99,7 @@ class Owner(Protocol):
     def went(self, link: Link) -> None:
         """Stop: there is no link, or its gate is closed."""
 
-    def beaten(self, hadLease: bool, dead: list[str]) -> None:
+    def beaten(self, hadLease: bool, dead: list[bytes]) -> None:
         """Learn whether the node's lease had lasted, and whose has ended."""
 
     def changed(self, state: EngineState) -> None:
@@ -170,6 +172,7 @@ class Contact:
         self._taken = (0, 0)  # how many answers each connection had given when that was looked at
         self._isOwed = False  # whether one was awaited then, while the server is greeted
         self._isGreeting = False
+        self._announced: bytes | None = None  # the last generation that another node has announced meanwhile
         self._fence: Deferred[None] | None = None
         self._sleeping: Deferred[None] | None = None
         self._started: Deferred[None] | None = None
@@ -296,15 +299,21 @@ class Contact:
 
     @inlineCallbacks
     def _greet(self, link: Link) -> Generator[Deferred[Any], Any, None]:
-        """Agree on a generation, and give back what was forgotten; then the link is of use."""
+        """Agree on a generation, and give back what was forgotten; then the link is of use.
+
+        Not before the server has taken a probe: one that answers, but refuses to be written to, would be there again and lost
+        again, without end, and all clients would be told each time.
+        """
         self._isGreeting = True
         try:
-            self._change(EngineState.RESUMING)
             gen = self._gen
             isNew = isLate = False
             while True:
                 before = gen
+                self._announced = None
                 gen, left = yield self._hello(link)
+                if left > OVERDUE:
+                    self._change(EngineState.RESUMING)
                 if gen != before:
                     isNew, isLate = True, isLate or (left == 0 and before is not None)
                 link.gen = gen
@@ -314,7 +323,9 @@ class Contact:
                     yield self._giveBack(link, left)
                 answer = yield link.call(OPEN, (self._keys.gate, self._keys.open), link.run, gen)
                 if answer[0] == b"open" and (not isLate or (yield from self._settle(link))):
-                    break
+                    beaten = yield self._probe(link)
+                    if beaten[0] != b"closed" and self._announced in (None, gen):
+                        break
                 if answer[0] == b"wait":
                     yield self._sleep(answer[1] / 1000)
             # Not before: if this is broken off, the next link is of another generation, too.
@@ -325,8 +336,9 @@ class Contact:
             raise Lost("it ended meanwhile")
         self.link = link
         self._owner.came(link, isNew, isLate)
-        self._beat(link)
+        self._wheel.after(self, self._times.probe)
         self._change(EngineState.UP)
+        self._beaten(beaten)
         if self._said and self._started is None:
             self._log.info("{name} is there again", name=self._name(), event="engine.answers")
         self._said = ""
@@ -377,7 +389,9 @@ class Contact:
                     self._cameBack(1)
                 return True
             if reply[1] == self._keys.control and reply[2].startswith(b"gate "):
-                if self.link is not None and reply[2][5:] != self._gen:
+                if self.link is None:
+                    self._announced = reply[2][5:]
+                elif reply[2][5:] != self._gen:
                     self.shut()
                 return True
         elif kind == b"pong":
@@ -525,14 +539,19 @@ class Contact:
             self._owner.changed(state)
 
     def _beat(self, link: Link) -> None:
-        """Probe: one connection says what the other has to hear."""
+        """Probe, and again after a while."""
+        self._probe(link).addCallbacks(self._beaten, lambda failure: link.drop(str(failure.value)))
+        self._wheel.after(self, self._times.probe)
+
+    def _probe(self, link: Link) -> Deferred[Any]:
+        """Have one connection say what the other has to hear; the Deferred fires with the answer."""
         self._probes += 1
         self._isAwaited = 3
         self._sent = self._wheel.seconds()
-        self._taken = link.commands.taken, link.subscriber.taken
+        self._taken, self._isOwed = (link.commands.taken, link.subscriber.taken), False
         keys = self._keys
         lease = int(self._times.lease * 1000)
-        link.call(
+        return link.call(
             BEAT,
             (keys.open, keys.leases, keys.nodes, keys.names),
             link.gen,
@@ -542,8 +561,7 @@ class Contact:
             keys.node,
             self._probes,
             keys.prefix,
-        ).addCallbacks(self._beaten, lambda failure: link.drop(str(failure.value)))
-        self._wheel.after(self, self._times.probe)
+        )
 
     @property
     def isSlow(self) -> bool:
@@ -576,7 +594,7 @@ class Contact:
             self.shut()
             return
         if self.link is not None:
-            self._owner.beaten(bool(reply[1]), [each.decode() for each in reply[2:] if each.decode() != self._node])
+            self._owner.beaten(bool(reply[1]), [each for each in reply[2:] if each != self._node.encode()])
 
     def _watchGreeting(self, link: Link) -> None:
         """Give up a server that stands still while it is greeted: nothing is probed yet."""

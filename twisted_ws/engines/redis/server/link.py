@@ -151,7 +151,7 @@ def _explainReply(text: str, hasPassword: bool) -> Exception:
         return ConfigurationError("refuses the user or the password: check --engine-password-file and the user in the URL")
     if "AUTH" in text and hasPassword:
         return ConfigurationError("has no password, but one was given: leave out --engine-password-file")
-    if kind == "NOPERM":
+    if kind == "NOPERM" or "ACL failure in script" in text or "The user executing the script" in text:
         return ConfigurationError(f"does not permit what is needed: {said}")
     if kind == "DENIED":
         return ConfigurationError("is in protected mode: it needs a password, or to listen on a loopback address only")

@@ -34,6 +34,9 @@ class Asker(Protocol):
     def refused(self, operation: Operation, error: hiredis.ReplyError) -> None:
         """Take an operation that the server has answered with an error."""
 
+    def misread(self, operation: Operation, error: Exception) -> None:
+        """Take an operation that the server has answered with what no script of ours says."""
+
 
 class Operation:
     """One request of the server.
@@ -154,5 +157,7 @@ class Call(Operation):
             value = self._convert(reply)
         except ChannelError as error:
             self.fail(error)
+        except (ValueError, TypeError, LookupError) as error:  # keys that somebody else has written to
+            self._asker.misread(self, error)
         else:
             self.finish(value)

@@ -136,6 +136,18 @@ class Requests:
         full = text.startswith("OOM")
         operation.fail(unavailable("The server of the channels is full." if full else "The server of the channels refuses this."))
 
+    def misread(self, operation: Operation, error: Exception) -> None:
+        """Take an answer that cannot be read (see `Asker`)."""
+        text = repr(error)
+        if text != self._refused:
+            self._refused = text
+            self._log.error(
+                "The engine's server has something that no server of ours has written: {reason}",
+                reason=text[:160],
+                event="engine.refuses",
+            )
+        operation.fail(unavailable("The server of the channels has something that cannot be read."))
+
     def goOn(self, link: Link) -> None:
         """Send everything that waits."""
         self.link = link
