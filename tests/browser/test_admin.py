@@ -198,7 +198,7 @@ def test_channels(tab: Tab, tmp_path: Path) -> None:
         _fill(tab, "order", "messages")
         _submit(tab, "order")
         tab.wait("document.querySelector('#channels tbody th').textContent === 'ticks'")
-        assert tab.run("document.querySelector('#channels [aria-sort=descending]').textContent") == "Kept messages"
+        assert tab.run("document.querySelector('#channels [aria-sort=descending]').textContent") == "Kept"
         _fill(tab, "prefix", "orders.")
         _submit(tab, "prefix")
         _rows(tab, "channels", 1)

@@ -57,6 +57,13 @@ def test_sources(shown):
     assert found["authenticators.site"] == ("jwt", "file", None)
 
 
+def test_levels():
+    """The levels of the log are shown as they are written in the file."""
+    for given in ("info", "info, twisted_ws.wire=debug"):
+        found = {each.name: each.value for each in inForce(merge({}, {"log-level": given})).settings}
+        assert found["log-level"] == given
+
+
 def test_secrets(shown):
     """Nothing that may be a secret is shown: passwords in URLs, options of services and of authenticators."""
     assert "hunter2" not in repr(shown)

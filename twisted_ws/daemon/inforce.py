@@ -57,6 +57,8 @@ def _shown(key: Key, settings: Settings) -> str:
         return re.sub(r"//[^/@]*@", f"//{SET}@", str(value))
     if key.field in _PARTLY:
         value = [each.partition(":")[0] + (f":{SET}" if ":" in each else "") for each in value]
+    if key.field == "logLevels":
+        value = [f"{namespace}={level}" if namespace else level for namespace, level in value]
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 

@@ -94,7 +94,7 @@ onSubmit($("login"), async () => {
   $(`${shown}-title`).focus();
 }, "refused");
 const leave = () => location.reload();
-$("logout").addEventListener("click", () => post("/admin/logout", {}).then(leave, leave));
+$("logout").onclick = () => post("/admin/logout", {}).then(leave, leave);
 addEventListener("ended", () => shown && leave());
 addEventListener("hashchange", route);
 addEventListener("go", ({ detail: [section, given] }) => {
@@ -103,7 +103,7 @@ addEventListener("go", ({ detail: [section, given] }) => {
 });
 
 const help = () => ask("1 to 7: the sections. /: search. ?: this help. Settings turns them off.");
-$("help").addEventListener("click", help);
+$("help").onclick = help;
 addEventListener("keydown", (event) => {
   if (event.target.matches("input:not([type=checkbox]), textarea, select, dialog[open] *") || event.ctrlKey || event.altKey || event.metaKey || !$("keys").checked || !shown) return;
   const name = NAMES[event.key - 1];

@@ -86,7 +86,7 @@ function rate({ channel, id }) {
 export const channels = list("channels", [
   search("prefix", "Name begins with"), field("order", "In order of", { choices: { channel: "names", subscribers: "subscribers", messages: "kept messages" } }),
 ], [
-  ["Channel", "channel"], ["Subscribers", "subscribers", count], ["A second", rate, count], ["Kept messages", "messages", count], ["Kept bytes", "bytes", bytes], ["Last id", "id"],
+  ["Channel", "channel"], ["Subscribers", "subscribers", count], ["Per second", rate, count], ["Kept", "messages", count], ["Size", "bytes", bytes], ["Last id", "id"],
 ], { key: "channel", open: openChannel }, async (cursor, rows) => {
   const order = $("order").value;
   const { channels: found, next } = await get("/api/channels", { prefix: $("prefix").value, order: order.replace("channel", "name"), cursor });
@@ -100,7 +100,7 @@ async function openChannel({ channel }, again) {
   const kept = h("ol");
   return h("div", facts({
     connections: presence.count, users: names(presence.members.map(({ user }) => user)), ...history,
-  }, "connections users messages bytes oldest"), h("p.bar",
+  }, "connections users oldest"), h("p.bar",
     button("Show the last messages", async () => {
       const { messages } = await get(`${path}/history`, { last: 20 });
       kept.replaceChildren(...messages.map(({ id, key = "", data, base64 }) => h("li", `${id} ${key}`, h("pre", (base64 ?? JSON.stringify(data)).slice(0, 1000)))));

@@ -7,17 +7,17 @@ const code = (id, title) => [h("h3", `The same ${title}`), h("pre", { id })];
 const form = h("form",
   field("to", "To", { choices: { channel: "a channel", all: "everybody with a WebSocket" } }), field("channel", "Channel"),
   field("data", "Message", { tag: "textarea", rows: 3, required: true }), field("json", "it is JSON", { type: "checkbox" }),
-  field("key", "Key", { hint: "optional: slow subscribers may get only the newest with it" }),
+  field("key", "Key", { hint: "optional; slow subscribers may get only its newest message" }),
   error("unpublished"), h("p", h("button", "Publish")), h("p", { id: "published", role: "status" }));
 const question = h("form",
-  field("connection", "Caller", { hint: "its id; or else" }), field("asked", "User", { name: "user", hint: "empty: a guest" }),
+  field("connection", "Caller", { hint: "its id, in place of a user" }), field("asked", "User", { name: "user", hint: "empty: a guest" }),
   field("grants", "Channels that their credentials grant", { hint: "with spaces between" }), field("scopes", "Their scopes"),
   field("action", "May", { choices: { subscribe: "subscribe to", publish: "publish to", presence: "see who is on" } }),
   field("about", "Channel", { name: "channel", required: true }),
   error("unexplained"), h("p", h("button", "Explain")));
 const answer = h("div", { role: "status" });
 const card = h("div.card", h("h3", "Send a message"), form, ...code("curl", "with curl"), ...code("python", "in Python"));
-$("publish").append(h("div.tiles", card, h("div.card", h("h3", "Why may somebody, or not?"), question, answer)));
+$("publish").append(h("div.tiles", card, h("div.card", h("h3", "Is it allowed, and why?"), question, answer)));
 
 const quote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const python = (value) => Array.isArray(value) ? `[${value.map(python).join(", ")}]`
@@ -42,7 +42,7 @@ const look = () => attempt(() => {
   show("python", `from twisted_ws_publisher import Publisher\n\npush = Publisher(${python(location.origin)}, key_file="push.key")\npush.${sent}`);
 }, "unpublished");
 
-form.addEventListener("input", look);
+form.oninput = look;
 onSubmit(form, async () => {
   show("published", "");
   const { isAll, data, text, channel, key } = filled();

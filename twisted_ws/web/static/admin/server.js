@@ -24,7 +24,7 @@ export const nodes = {
 const log = h("ol");
 const none = h("p", "None so far.");
 const keys = field("keys", "use the keys 1 to 7, / and ?", { type: "checkbox", checked: localStorage.keys !== "off" });
-keys.addEventListener("input", () => { localStorage.keys = $("keys").checked ? "on" : "off"; });
+keys.oninput = () => { localStorage.keys = $("keys").checked ? "on" : "off"; };
 $("settings").append(keys, h("h3", "Warnings and errors"), region("Warnings and errors", none, log), h("h3", "Certificates"));
 const certificateRows = table($("settings"), [["Names", ({ names }) => names.join(", ")], ["End", ({ expires }) => date(expires)]], { key: "names" });
 const form = h("div.bar", search("contains", "Name or value contains"), field("own", "only what is not a default", { type: "checkbox" }));
@@ -39,7 +39,7 @@ function filter() {
   settingRows(found, `${found.length} of ${many(all.settings.length, "setting")}; ${all.file ?? "no configuration file"}`);
 }
 
-form.addEventListener("input", filter);
+form.oninput = filter;
 
 export const settings = {
   show: () => attempt(async () => {

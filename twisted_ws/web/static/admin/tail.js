@@ -70,7 +70,7 @@ onSubmit(form, () => {
   if (!now) return begin();
   stop();
 });
-$("contents").addEventListener("input", () => fill());
+$("contents").oninput = () => fill();
 
 export const tail = {
   show({ of, named } = {}) {
