@@ -23,7 +23,7 @@ def figure(value: float | None, unit: str) -> str:
         case "bytes":
             return f"{value:,.0f} B"
         case "us":
-            return f"{value:.2f} us"
+            return f"{value:,.0f} µs" if value >= 100 else f"{value:.2f} µs"
         case _:
             return f"{value:.2f}"
 

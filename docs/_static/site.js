@@ -4,6 +4,13 @@ document.addEventListener("DOMContentLoaded", () => {
   // What is wider than its place can be scrolled by keyboard.
   for (const each of document.querySelectorAll(".highlight pre, .table-wrapper")) each.tabIndex = 0;
 
+  // A table that goes on to the right fades out there.
+  for (const each of document.querySelectorAll(".table-wrapper")) {
+    const look = () => each.classList.toggle("goes-on", each.scrollWidth - each.clientWidth - each.scrollLeft > 4);
+    each.addEventListener("scroll", look, { passive: true });
+    new ResizeObserver(look).observe(each);
+  }
+
   // Both sides of a page are asides, which a screen reader has to tell apart.
   document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "All pages");
   document.querySelector(".toc-drawer")?.setAttribute("aria-label", "This page");

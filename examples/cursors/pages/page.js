@@ -32,7 +32,7 @@ function place(who, x, y) {
 function draw(who) {
   // A name and a colour that are the same for everybody, because they follow from the id.
   const number = [...who].reduce((sum, letter) => (31 * sum + letter.charCodeAt(0)) % 9973, 7);
-  const colour = `hsl(${(number * 47) % 360} 65% 42%)`;
+  const colour = `oklch(50% 0.15 ${(number * 47) % 360})`;
   const cursor = document.createElement("div");
   cursor.className = "cursor";
   cursor.innerHTML = '<svg viewBox="0 0 16 16"><path d="M1 1l5 14 2.5-6.5L15 6z"/></svg><span></span>';

@@ -100,7 +100,7 @@ async function openChannel({ channel }, again) {
   const kept = h("ol");
   return h("div", facts({
     connections: presence.count, users: names(presence.members.map(({ user }) => user)), ...history,
-  }, "connections users oldest"), h("p.bar",
+  }, "connections users messages oldest"), h("p.bar",
     button("Show the last messages", async () => {
       const { messages } = await get(`${path}/history`, { last: 20 });
       kept.replaceChildren(...messages.map(({ id, key = "", data, base64 }) => h("li", `${id} ${key}`, h("pre", (base64 ?? JSON.stringify(data)).slice(0, 1000)))));
