@@ -81,7 +81,14 @@ def test_judge(row: Row, figures: dict[str, list[float]], reached: float | None,
 
 @pytest.mark.parametrize(
     ("value", "unit", "shown"),
-    [(1234.5, "/s", "1,234/s"), (6144.2, "bytes", "6,144 B"), (3.456, "us", "3.46 µs"), (5400, "us", "5,400 µs"), (0.999, "x", "1.00"), (None, "/s", "-")],
+    [
+        (1234.5, "/s", "1,234/s"),
+        (6144.2, "bytes", "6,144 B"),
+        (3.456, "us", "3.46 µs"),
+        (5400, "us", "5,400 µs"),
+        (0.999, "x", "1.00"),
+        (None, "/s", "-"),
+    ],
 )
 def test_figure(value: float | None, unit: str, shown: str) -> None:
     """Figures are shown with their unit, and with no more digits than they are worth."""
