@@ -25,8 +25,10 @@ for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda number, frame: None)
 
-# Before each test, pytest asks which Twisted this is, and would parse its metadata 10,000 times.
+# Before each test, pytest asks which Twisted this is, and would parse its metadata 10,000 times; some tests load hundreds of
+# services, each of which looks through all that is installed.
 importlib.metadata.version = functools.cache(importlib.metadata.version)
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
 
 # The modules that take longest. They begin first: one that begins last keeps all workers but one idle at the end.
 _LONGEST = (

@@ -6,12 +6,14 @@ arrive in the order in which they were sent; that order is a promise that engine
 
 from __future__ import annotations
 
+import functools
 import inspect
 import struct
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import msgspec
@@ -550,11 +552,25 @@ class Link(Protocol):
 
 def _lengths(handler: Callable[..., object], before: int) -> tuple[int, int]:
     """Return how long a frame is at least and at most that has as many fields as a handler takes, and some `before` them."""
-    least = most = before
+    given = 0
+    if isinstance(handler, partial) and not handler.keywords:
+        handler, given = handler.func, len(handler.args)
+    if isinstance(handler, MethodType):
+        least, most = _parametersOf(handler.__func__)
+        given += 1
+    else:
+        least, most = _parametersOf.__wrapped__(handler)  # a function of its own for each link is not kept
+    return before + max(least - given, 0), before + most - given
+
+
+@functools.cache
+def _parametersOf(function: Callable[..., object]) -> tuple[int, int]:
+    """Return how many positional arguments a function takes at least and at most."""
+    least = most = 0
     try:
-        parameters = inspect.signature(handler).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except ValueError:
-        return least, sys.maxsize  # a function in C that does not say
+        return 0, sys.maxsize  # a function in C that does not say
     for each in parameters:
         if each.kind is each.VAR_POSITIONAL:
             most = sys.maxsize
