@@ -305,7 +305,7 @@ class LatestMachine(Machine):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("machine", "examples"), [(Machine, 150), (DroppingMachine, 40), (LatestMachine, 40)])
+@pytest.mark.parametrize(("machine", "examples"), [(Machine, 80), (DroppingMachine, 20), (LatestMachine, 20)])
 def test_resume(machine, examples):
     """Nobody gets a message twice, out of order, or with a gap that is not reported; no queue grows beyond its cap."""
     run_state_machine_as_test(

@@ -870,7 +870,7 @@ def test_wholeOrEnded(monkeypatch, implementation, what):
     group = world.server.runtime.group
     went = quiet = number = 0
     while quiet < 25:
-        number += 1 + number // 100  # in Python thousands can fail: the later, the more are left out
+        number += 1 + number // 40  # in Python thousands can fail: the later, the more are left out
         client = world.connect()
         caller = service.opened[-1]
         service.heard.clear()

@@ -554,7 +554,8 @@ def _lengths(handler: Callable[..., object], before: int) -> tuple[int, int]:
     """Return how long a frame is at least and at most that has as many fields as a handler takes, and some `before` them."""
     given = 0
     if isinstance(handler, partial) and not handler.keywords:
-        handler, given = handler.func, len(handler.args)
+        given = len(handler.args)
+        handler = handler.func
     if isinstance(handler, MethodType):
         least, most = _parametersOf(handler.__func__)
         given += 1
