@@ -48,7 +48,7 @@ def control(options: ControlOptions, request: dict[str, Any], done: str) -> int:
             complain(f"no server with workers is running that keeps its control socket in {directory} (see --state-directory)")
             return Exit.UNREACHABLE
         if len(found) > 1:
-            raise UsageError(f"there are several servers: give one of --process {', '.join(map(str, found))}")
+            raise UsageError(f"several servers are running: choose one with --process: {', '.join(map(str, found))}")
         wrong = ask(directory, found[0], request)
     except ConfigurationError as error:
         complain(str(error))

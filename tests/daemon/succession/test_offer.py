@@ -96,7 +96,7 @@ def test_whatTheSystemRefuses() -> None:
 
 # Seconds for which publications may wait, here.
 HOLD = Standing.settings.limits.upgradeHold
-LATE = f"The new one did not take over within {HOLD:g} s: raise upgradeHold if channels keep very much."
+LATE = f"The new one did not take over within {HOLD:g} s: raise upgradeHold if channels keep a lot."
 
 # A successor that hangs: what runs here is the old supervisor's part, on a clock, with real streams.
 

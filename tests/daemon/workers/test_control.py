@@ -190,7 +190,7 @@ def test_severalServers(place: Path, capsys: pytest.CaptureFixture[str]) -> None
             each.bind(str(place / f"control.{process}"))
             each.listen()
         assert main(["reload", "--state-directory", str(place)]) == 2
-    assert "there are several servers: give one of --process 17, 5" in capsys.readouterr().err
+    assert "several servers are running: choose one with --process: 17, 5" in capsys.readouterr().err
 
 
 def test_wrongNumber(capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,7 +211,7 @@ class Offer:
 
     @property
     def _late(self) -> str:
-        return f"The new one did not take over within {self._patience:g} s: raise upgradeHold if channels keep very much."
+        return f"The new one did not take over within {self._patience:g} s: raise upgradeHold if channels keep a lot."
 
     def _left(self, share: float = 1.0) -> float:
         """Return the seconds until this share of the time has passed for which publications may wait."""
