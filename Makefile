@@ -20,7 +20,7 @@ APART := tests/browser tests/live $(addprefix tests/,metrics/test_promtool.py te
 	$(addprefix tests/daemon/,test_live.py test_logs_live.py test_tracing_live.py test_handover_live.py test_upgrade_live.py test_workers_live.py test_workers_life.py workers/test_trial.py succession) \
 	$(addprefix tests/client/test_,others.py programs.py publishing.py sync.py) \
 	$(addprefix tests/publisher/test_,django.py frameworks.py live.py packaging.py subscriptions.py) \
-	$(addprefix tests/engines/redis/,test_contract.py test_engine.py test_faults.py server/test_sentinel.py server/test_start.py) \
+	$(addprefix tests/engines/redis/,test_contract.py test_engine.py test_faults.py test_keys.py server/test_sentinel.py server/test_start.py) \
 	$(addprefix tests/commands/,check/test_check.py init/test_init.py asyncapi/test_asyncapi.py bench/test_bench.py guide/test_shells.py terminal/test_terminal_live.py test_broadcast_live.py connect/test_connect_live.py test_runner.py)
 CORES := $(shell nproc)
 BUSY := --dist=loadfile --no-loadscope-reorder --numprocesses=$(CORES)
