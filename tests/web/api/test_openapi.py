@@ -101,7 +101,7 @@ def test_schemathesis(tmp_path: Path) -> None:
     with running(tmp_path, "--api-key-file", str(keys), "--config", str(tmp_path / "server.toml")) as server:
         url = f"http://127.0.0.1:{server.port('http')}{PATH}"
         command = [BIN / "schemathesis", "run", url, "--header", f"Authorization: Bearer {KEY}", "--no-color", "--seed", "1"]
-        options = ["--max-examples", "20", "--phases", "coverage,fuzzing,stateful", "--continue-on-failure"]
+        options = ["--max-examples", "10", "--phases", "coverage,fuzzing,stateful", "--continue-on-failure"]
         done = subprocess.run(
             [*command, *options],
             cwd=tmp_path,
