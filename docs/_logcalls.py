@@ -53,10 +53,12 @@ def logCalls(package: Path) -> Iterator[LogCall]:
 
 
 def _isLog(function: ast.Attribute, call: ast.Call) -> bool:
+    if function.attr not in (*_METHODS, "emit"):
+        return False  # without `unparse`, which takes its time
     on = ast.unparse(function.value).rpartition(".")[2]
     if on == "throttle" or on == "_throttle":
         return function.attr == "info"
-    return function.attr in (*_METHODS, "emit") and on in ("log", "_log", "logger", "Logger()")
+    return on in ("log", "_log", "logger", "Logger()")
 
 
 def _read(call: ast.Call, method: str, place: str, dicts: dict[str, ast.Dict]) -> LogCall:

@@ -14,14 +14,14 @@ from tests.live.support import COMMAND, PATIENCE, Running, environment
 
 SERVICE = """
 import os
+import time
 class Room:
     def onTextMessage(self, caller, text):
         if text == 'who':
             return f'{os.getpid()} VERSION'
         if text == 'spin':
             open('spins', 'w').close()
-            while True:
-                pass
+            while True: time.sleep(0.01)
 """
 ASK = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
