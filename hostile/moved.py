@@ -27,17 +27,20 @@ TOGETHER = 64
 
 # By kind: path, with the number of a channel, and more lines of the handshake's head.
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "raw": ("/channels/moved.{}", ()),
-    "json": ("/channels?channel=moved.{}", ("Sec-WebSocket-Protocol: twisted-ws.v1",)),
+    "raw": ("/channels/moved.{}.all", ()),
+    "json": ("/channels?channel=moved.{}.all", ("Sec-WebSocket-Protocol: twisted-ws.v1",)),
     "pattern": ("/patterns?channel=moved.*", ("Sec-WebSocket-Protocol: twisted-ws.v1",)),
     "deflate": (
-        "/channels/moved.{}",
+        "/channels/moved.{}.all",
         ("Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover; server_no_context_takeover",),
     ),
     "counter": ("/counter", ()),
     "listener": ("/listen", ()),
-    "stream": ("/channels/moved.{}", ()),
+    "stream": ("/channels/moved.{}.all", ()),
     "stream of a pattern": ("/patterns?channel=moved.*", ()),
+    # The same of one channel each, of which there can be thousands: each gets what a subscriber of a channel gets.
+    "narrow pattern": ("/patterns?channel=moved.{}.*", ("Sec-WebSocket-Protocol: twisted-ws.v1",)),
+    "stream of a narrow pattern": ("/patterns?channel=moved.{}.*", ()),
 }
 # How the text of a broadcast begins.
 BROADCAST = "broadcast"
@@ -54,7 +57,7 @@ class Client:
         gaps: messages that never came before a later one, doubled, disordered: counts.
         got: how many messages came; of a counter, answers.
         asked: how often it has asked.
-        longest: seconds from publication to arrival, at most.
+        longest: seconds from publication to arrival, at most; of a counter, from question to answer.
         said: what else an answer of the counter says, the last time.
     """
 
@@ -64,7 +67,7 @@ class Client:
         self.isStream = kind.startswith("stream")
         path = path.format(number % channels)
         self.head = _STREAM.format(path).encode() if self.isStream else upgrade(path, *lines)
-        self.channels = [*range(channels)] if kind.endswith("pattern") else [number % channels]
+        self.channels = [*range(channels)] if kind in ("pattern", "stream of a pattern") else [number % channels]
         if kind in ("counter", "listener"):
             self.channels = [channels] if kind == "listener" else []
         self.closed = ""
@@ -73,6 +76,7 @@ class Client:
         self.longest = 0.0
         self.last: dict[str, int] = {}
         self.isReady = False
+        self._askedAt = 0.0
         self._data = bytearray()
         self.socket = socket.socket()
 
@@ -128,6 +132,7 @@ class Client:
             text = found["data"]
         if self.kind == "counter" and not text.startswith(BROADCAST):
             number, _, self.said = text.partition(" ")
+            self.longest = max(self.longest, time.monotonic() - self._askedAt)
             self._count("counter", int(number))
         else:
             name, _, rest = text.partition(" ")
@@ -151,6 +156,7 @@ class Client:
     def ask(self) -> None:
         """Ask for the counter."""
         self.asked += 1
+        self._askedAt = time.monotonic()
         self.socket.sendall(frame(1, b"next"))
 
 
@@ -194,7 +200,7 @@ class Publications:
     """
 
     def __init__(self, port: int, channels: int, rate: float, size: int = 0, broadcasts: bool = False) -> None:
-        self.counts = {f"moved.{number}": 0 for number in range(channels)}
+        self.counts = {f"moved.{number}.all": 0 for number in range(channels)}
         if broadcasts:
             self.counts[BROADCAST] = 0
         self.wrong = ""
@@ -299,7 +305,7 @@ class Crowd:
                     client.ask()
 
     def takeLongest(self) -> float:
-        """Return the longest time from publication to arrival, and begin anew."""
+        """Return the longest time from publication to arrival, or from question to answer, and begin anew."""
         longest = max(each.longest for each in self.clients)
         for each in self.clients:
             each.longest = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ CHANNELS = 100
 RATE = 200.0
 # The clients of each kind.
 FULL = {"raw": 1000, "counter": 1000, "json": 1000, "deflate": 900, "pattern": 50, "stream": 1000, "stream of a pattern": 50}
+# Each kind that can go on, alone: so many clients of it. A pattern is of one channel then: of all, 200 messages a second would be a
+# million deliveries.
+ALONE = 5000
 # Seconds before and after, in which the usual times are measured.
 USUAL = 3.0
 
@@ -35,6 +39,7 @@ class Move:
         times: how often.
         dies: the process that is killed in the middle: "old", "new", or "" for none.
         command: of ``twisted-ws``, by which it happens.
+        kinds: how many clients of each kind there are.
     """
 
     name: str
@@ -42,6 +47,7 @@ class Move:
     times: int = 1
     dies: str = ""
     command: tuple[str, ...] = ("reload", "--services")
+    kinds: Mapping[str, int] = field(default_factory=lambda: FULL)
 
 
 MOVES = [
@@ -57,6 +63,16 @@ MOVES = [
         "new worker killed",
         "The new worker is killed (SIGKILL) in the middle; the next one gets what is left.",
         dies="new",
+    ),
+    *(
+        Move(
+            f"ten upgrades of the whole server: {kind}",
+            f"The same with {ALONE:,} clients of this kind and no other.",
+            10,
+            command=("upgrade",),
+            kinds={kind: ALONE},
+        )
+        for kind in ("raw", "counter", "json", "deflate", "narrow pattern", "stream", "stream of a narrow pattern")
     ),
 ]
 
@@ -118,8 +134,8 @@ def move(each: Move, directory: Path, scale: float = 1.0) -> MoveRow:
     row = MoveRow(each.name)
     if scale < 1:
         each = replace(each, times=max(round(each.times * scale), 1))
-    kinds = {kind: max(round(count * scale), 2) for kind, count in FULL.items()}
-    variant = replace(PLAIN, options=("--workers", "1", "--compression", "on"), limits={"drainTimeout": 120, "upgradeHold": 60})
+    kinds = {kind: max(round(count * scale), 2) for kind, count in each.kinds.items()}
+    variant = replace(PLAIN, options=("--workers", "1", "--compression", "on"), limits={"drainTimeout": 120})
     with Daemon(variant, directory) as daemon:
         until("it listens", lambda: "1 worker listens" in daemon.said())
         with Crowd(daemon.ws, kinds, CHANNELS) as crowd, Publications(daemon.http, CHANNELS, RATE, 100) as publications:
