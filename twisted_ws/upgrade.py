@@ -225,7 +225,7 @@ class UpgradeRequest:
         # Each begins with a line feed, so that `header` can search for one.
         self._headers = "\n".join(("", *map(":".join, headers)))
         self.bearer: str | None = None
-        self.pathParams = dict(pathParams or {})
+        self.pathParams = dict(pathParams) if pathParams else {}
         self.pathRest = tuple(pathRest)
         self.subProtocols = list(subProtocols)
         for each in subProtocols:

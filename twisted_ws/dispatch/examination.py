@@ -81,7 +81,10 @@ def examine(service: object) -> Handlers:
         known = {None: examination.handlers()}
         if not own and not examination.varies:
             _examined[kind] = known
-    subProtocols, idleTimeout = _setting(service, "subProtocols", ()), _setting(service, "idleTimeout", 0)
+    try:
+        subProtocols, idleTimeout = getattr(service, "subProtocols", ()), getattr(service, "idleTimeout", 0)
+    except Exception:  # one is a property that raises: this says which
+        subProtocols, idleTimeout = _setting(service, "subProtocols", ()), _setting(service, "idleTimeout", 0)
     # Each handshake comes through here. Exact types only: True equals 1, and a str iterates like a list.
     if subProtocols.__class__ in _LISTS and idleTimeout.__class__ in _NUMBERS:
         try:

@@ -193,7 +193,10 @@ class FrontDoor(TwistedProtocol):
         onLane = isinstance(transport, LaneServer)
         address, port = self._peer if onLane else peerOf(transport.getPeer())
         secure = transport.isSecure if onLane else isSecure(transport)
-        client, secure = factory.proxies.client(address, secure, head)
+        client, isProxied = address, False
+        if factory.proxies.areAny:
+            isProxied = factory.proxies.trusts(address)
+            client, secure = factory.proxies.client(address, secure, head)
         self._asked = client, head
         if not factory.allowedHosts.allows(head.host) and isMisdirected(head, transport, factory.allowedHosts, factory.proxies):
             self._refuse(421, MISDIRECTED, hint=remedy(head, transport))
@@ -213,7 +216,7 @@ class FrontDoor(TwistedProtocol):
             peerAddress=client,
             peerPort=port if client == address else 0,
             isSecure=secure,
-            isProxied=factory.proxies.trusts(address),
+            isProxied=isProxied,
             clientCertificate=factory.peerCertificate(self.transport) if factory.peerCertificate is not None else None,
         )
         self._state = ASKED[self._state]
@@ -490,7 +493,15 @@ class FrontDoorFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Let a connection in, or return None to close it if there is no place for it."""
-        peer, gate = peerOf(addr), self.runtime.gate
+        return self._buildFor(peerOf(addr))
+
+    def buildFor(self, address: tuple[Any, ...]) -> Any:
+        """Do the same as `buildProtocol`, for an address as `socket.accept` gives it."""
+        host: str = address[0]
+        return self._buildFor((host.removeprefix("::ffff:") if "." in host else host, address[1]))
+
+    def _buildFor(self, peer: tuple[str, int]) -> Any:
+        gate = self.runtime.gate
         if not gate.admit(peer[0]):
             self.runtime.counts.turnedAway.add("limit")
             return None

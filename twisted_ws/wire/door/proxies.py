@@ -23,7 +23,7 @@ class TrustedProxies:
         ValueError: one is not a network; the text names it.
     """
 
-    __slots__ = ("_networks", "_unix")
+    __slots__ = ("_networks", "_unix", "areAny")
 
     def __init__(self, networks: Iterable[str] = ()) -> None:
         self._networks: list[IPv4Network | IPv6Network] = []
@@ -38,6 +38,7 @@ class TrustedProxies:
                 raise ValueError(
                     f"{network!r} is not a network: write an address, or a prefix whose other bits are 0, such as 10.0.0.0/8"
                 ) from None
+        self.areAny = self._unix or bool(self._networks)
 
     def trusts(self, address: str) -> bool:
         """Return whether `address` ("" for a UNIX socket) is a proxy's."""
@@ -54,7 +55,7 @@ class TrustedProxies:
             isSecure: whether that connection has TLS.
             head: the request; X-Forwarded-For and X-Forwarded-Proto count from a trusted proxy.
         """
-        if not (self._networks or self._unix) or not self.trusts(address):
+        if not self.areAny or not self.trusts(address):
             return address, isSecure
         protocols = head.tokens("x-forwarded-proto")
         if protocols:

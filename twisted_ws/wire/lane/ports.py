@@ -43,6 +43,8 @@ class _Accepting:
             port.factory = factory.wrappedFactory
             self._transport = partial(SecureLaneServer, factory.tls)
         port.transport = self._accepted
+        # One of ours takes the pair that `accept` gives, which spares the making of an address.
+        self._build: Callable[[Any], Any] = getattr(port.factory, "buildFor", None) or self._buildByAddress
         self._accept = getattr(port.socket, "acceptOne", None) or partial(speedups.acceptOne, port.socket)
         # Accepted sockets inherit it.
         port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
@@ -79,6 +81,9 @@ class _Accepting:
         sock.setblocking(False)
         return self._transport(sock.detach(), protocol, address, port, number, self._group)
 
+    def _buildByAddress(self, address: Any) -> Any:
+        return self._port.factory.buildProtocol(self._port._buildAddr(address))
+
     def _take(self, descriptor: int, address: Any) -> None:
         port = self._port
         if len(address) == 4 and address[3]:
@@ -87,7 +92,7 @@ class _Accepting:
             address = (host, *address[1:])
         protocol = transport = None
         try:
-            protocol = port.factory.buildProtocol(port._buildAddr(address))
+            protocol = self._build(address)
             if protocol is not None:
                 number = port.sessionno
                 port.sessionno = number + 1

@@ -157,6 +157,14 @@ class LaneServer(tcp.Server):
             return main.CONNECTION_LOST
         return None
 
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Have a producer paused and resumed, or asked for more, as Twisted does, which takes three times as long to begin."""
+        if streaming or self.producer is not None or self.disconnected or self.TLS:
+            super().registerProducer(producer, streaming)  # type: ignore[no-untyped-call]
+            return
+        self.producer, self.streamingProducer = producer, False
+        producer.resumeProducing()
+
     def unsent(self) -> int:
         """Return how many written bytes the kernel has not taken."""
         return self._tempDataLen + len(self.dataBuffer) - self.offset
