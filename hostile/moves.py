@@ -22,8 +22,8 @@ CHANNELS = 100
 RATE = 200.0
 # The clients of each kind.
 FULL = {"raw": 1000, "counter": 1000, "json": 1000, "deflate": 900, "pattern": 50, "stream": 1000, "stream of a pattern": 50}
-# Each kind that can go on, alone: so many clients of it. A pattern is of one channel then: of all, 200 messages a second would be a
-# million deliveries.
+# Each kind that can go on, alone: so many clients of it. A pattern is of one channel then; of all, 200 messages a second would be
+# a million deliveries.
 ALONE = 5000
 # Seconds before and after, in which the usual times are measured.
 USUAL = 3.0
