@@ -333,10 +333,11 @@ def test_polls() -> None:
     """
     with server(1) as (daemon, place), ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         where = "127.0.0.1", daemon.port("ws")
-        poll, kept, silent = [stack.enter_context(socket.create_connection(where, 180)) for _ in range(3)]
+        poll, kept, silent, between = [stack.enter_context(socket.create_connection(where, 180)) for _ in range(4)]
         cursor = json.loads(request(poll, "/channels?channel=a&wait=0 HTTP/1.1")[2])["id"]
         poll.sendall(f"GET /channels?channel=a&after={cursor}&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert request(kept, "/nowhere HTTP/1.1")[0] == "404"
+        assert "connection" not in request(between, "/channels?channel=a&wait=0 HTTP/1.1")[1]
         # One that never answers its Close, so that the old process stays for a while.
         assert request(silent, UPGRADE.format("/room"))[0] == "101"
         reloading = pool.submit(reload, place, "--services")
@@ -347,6 +348,8 @@ def test_polls() -> None:
         daemon.waitFor("connections that go on in the new worker")
         status, fields, _ = request(kept, UPGRADE.format("/counter"))
         assert (status, fields["retry-after"], fields["connection"]) == ("503", "5", "close")
+        # The next poll on a connection is the last there, so the one after it is not refused again.
+        assert request(between, f"/channels?channel=a&after={cursor}&wait=60 HTTP/1.1")[1]["connection"] == "close"
         daemon.curl("--data", "one", path="/channels/a")
         again = stack.enter_context(socket.create_connection(where, 180))
         found = json.loads(request(again, f"/channels?channel=a&after={came['id']}&wait=0 HTTP/1.1")[2])

@@ -48,6 +48,7 @@ from twisted_ws.web.admin.resource import AdminResource
 from twisted_ws.web.api.broadcast import broadcastSite
 from twisted_ws.web.api.metrics import metricsSite
 from twisted_ws.web.folder import PageFile, readFolder
+from twisted_ws.web.http.site import HttpSite
 from twisted_ws.web.pages import PagesResource, pagesSite
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
@@ -109,6 +110,7 @@ class Daemon(MultiService):
         self.server.node.expires = self._expires
         answerCertificates(self.server, self._certificates)
         self._pages: PagesResource | None = None
+        self._site: HttpSite | None = None
         self.broadcastURL = ""
         self._broadcastListeners = self._makeBroadcastListeners()
         self._webSocketListeners = self._makeWebSocketListeners()
@@ -266,7 +268,7 @@ class Daemon(MultiService):
         plain, secure = self._webSocketPlaces()
         self._warnOfPlainPorts(plain, secure)
         pages = pagesSite(self.server, needsKey=self._needsKey(), hsts=not plain, folder=self._readFolder())
-        self._pages = pages.resource
+        self._pages, self._site = pages.resource, pages
         factory = self.server.factory(pages, peerCertificate if self.settings.clientCA else None)
         return [self._listener(place, factory, place in secure) for place in plain + secure]
 
@@ -417,6 +419,7 @@ class Daemon(MultiService):
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Drain: stop accepting, close every caller with 1001, then end the rest; the health check says so until the end."""
+        self._endKeptConnections()
         yield self._stopListening(self._webSocketListeners)
         yield self._stopOutbox()
         count = len(self.server.callers)
@@ -435,6 +438,11 @@ class Daemon(MultiService):
     def _isLogged(self) -> bool:
         """Return whether the log hands its events to `recent`."""
         return False
+
+    def _endKeptConnections(self) -> None:
+        """Let each answer over HTTP on the WebSocket ports end its connection: the next request is for another process."""
+        if self._site is not None:
+            self._site.keepAlive = False
 
     def _stopOutbox(self) -> Deferred[Any]:
         """Publish no more from the outbox: nobody that stays would get it."""

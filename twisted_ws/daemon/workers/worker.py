@@ -205,6 +205,7 @@ class WorkerDaemon(Daemon):
         """
         self._stopAccepting()
         self._stopListening(self._webSocketListeners)
+        self._endKeptConnections()
         self.server.farewell = RESTART
         limit = self.server.limits.drainTimeout
         self._until = self._until or self._reactor.seconds() + limit
