@@ -244,6 +244,29 @@ def test_otherSettings() -> None:
         assert client.recv(PATIENCE) == "1 v0"
 
 
+def test_theHistoryFileCannotBeWritten() -> None:
+    """A full disk, or what else keeps the history file from being written, does no harm to an upgrade.
+
+    If it is another file, which the new supervisor has to begin, the old one goes on.
+    """
+    with server(more='history-file = "history"\n') as (daemon, place), daemon.client("/counter") as client:
+        config, hindrance = place / "ws.toml", place / "history.new"
+        hindrance.mkdir()  # not even root writes a file there
+        assert upgrade(place) == (0, "")
+        right = config.read_text()
+        config.write_text(right.replace('"history"', '"another/history"'))
+        code, said = upgrade(place)
+        assert (code, "history cannot be written" in said) == (1, True), said
+        client.send("next")
+        assert client.recv(PATIENCE) == "1 v0"
+        ask(daemon, "/channels/a", b"one")
+        hindrance.rmdir()
+        config.write_text(right.replace('"history"', '"history2"'))
+        assert upgrade(place) == (0, "")
+        assert daemon.stop() == -signal.SIGTERM
+        assert b"one" in (place / "history2").read_bytes()
+
+
 # A new version that does not work.
 
 

@@ -412,8 +412,7 @@ class Daemon(MultiService):
         self.listen()
         if not self._isLogged():
             globalLogPublisher.addObserver(self.recent)
-        if self._history is not None:
-            self._history.begin()
+        self._beginHistory()
         super().startService()  # type: ignore[no-untyped-call]
 
     @inlineCallbacks
@@ -438,6 +437,10 @@ class Daemon(MultiService):
     def _isLogged(self) -> bool:
         """Return whether the log hands its events to `recent`."""
         return False
+
+    def _beginHistory(self) -> None:
+        if self._history is not None:
+            self._history.begin()
 
     def _endKeptConnections(self) -> None:
         """Let each answer over HTTP on the WebSocket ports end its connection: the next request is for another process."""

@@ -205,7 +205,7 @@ class Working(Standing):
 
     def instructions(self) -> Any:
         """Return some."""
-        return Instructions(1, 1, "", [], "", "", False, "", 1, "", [], -1, "", -1, {}), []
+        return Instructions(1, 1, 1, "", [], "", "", False, "", 1, "", [], -1, "", -1, {}), []
 
     def keeperEnds(self) -> tuple[int, int]:
         """Return descriptors."""

@@ -9,11 +9,13 @@ from typing import Any
 
 import msgspec
 
+from twisted_ws.engines import historyfile
 from twisted_ws.engines.hub import frames
 
-# Of all that two supervisors say to each other, and of what hub and workers do.
+# Of all that two supervisors say to each other, of what hub and workers do, and of what an engine keeps.
 VERSION = 1
 HUB = frames.VERSION
+KEPT = historyfile.VERSION
 # What it has: standard streams, the stream to the supervisor before it, these instructions, the stream to the keeper, what is to
 # be its standard output and error, and from here on what listens.
 STREAM = 3
@@ -42,7 +44,7 @@ class Instructions(msgspec.Struct, array_like=True):
     """What the next supervisor is told at its start.
 
     Attributes:
-        version, hub: of what supervisors, and hub and workers say to each other.
+        version, hub, kept: of what supervisors, and hub and workers say to each other, and of what goes over.
         program: the path of the program that was started first.
         arguments: of the service's command line.
         directory: where the process works, if it is not where it was started.
@@ -60,6 +62,7 @@ class Instructions(msgspec.Struct, array_like=True):
 
     version: int
     hub: int
+    kept: int
     program: str
     arguments: list[str]
     directory: str
@@ -120,8 +123,7 @@ def decode(data: bytes) -> Instructions:
     Raises:
         ValueError: it is of another version; the text says so.
     """
-    version, hub = msgspec.msgpack.decode(data)[:2]
-    if (version, hub) != (VERSION, HUB):
+    if tuple(msgspec.msgpack.decode(data)[:3]) != (VERSION, HUB, KEPT):
         raise ValueError("The new version cannot take over from the old one: restart the server.")
     return msgspec.msgpack.decode(data, type=Instructions)
 

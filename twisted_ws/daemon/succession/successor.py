@@ -120,8 +120,19 @@ class Successor(Supervisor):
         path = self.settings.historyFile
         if path is None or self._memory() is None:
             return None
-        isSame = os.path.abspath(path) == self._instructions.historyFile
-        return HistoryFile(path, self._reactor, lock=self._instructions.lock if isSame else None)
+        return HistoryFile(path, self._reactor, lock=self._instructions.lock if self._hasHistory else None)
+
+    @property
+    def _hasHistory(self) -> bool:
+        """Whether the old one works with the same history file."""
+        path = self.settings.historyFile
+        return path is not None and os.path.abspath(path) == self._instructions.historyFile
+
+    def _beginHistory(self) -> None:
+        """Do nothing: one that is new has begun, and the other says since the start of the old one that it is in use.
+
+        Nothing may fail that late, such as a write to a full disk.
+        """
 
     # Until it has everything.
 
@@ -141,6 +152,8 @@ class Successor(Supervisor):
             if each.port is not None:
                 each.port.stopReading()
         self._tryOrStop()
+        if self._history is not None and not self._hasHistory:
+            self._history.begin()
         self._file = self._openLog(self._instructions.logFile) if self._instructions.logFile else sys.stdout
         self._stream.received = self._received
         self._stream.ended = _endNow

@@ -29,7 +29,7 @@ from twisted_ws.daemon.process import ProcessDaemon, _endAtOnce, _exitWithError
 from twisted_ws.daemon.service import Daemon
 from twisted_ws.daemon.settings import KEYS, Settings
 from twisted_ws.daemon.succession.keeper import END, NEXT
-from twisted_ws.daemon.succession.messages import FIRST, HUB, VERSION, Instructions, Place
+from twisted_ws.daemon.succession.messages import FIRST, HUB, KEPT, VERSION, Instructions, Place
 from twisted_ws.daemon.succession.offer import Offer, become
 from twisted_ws.daemon.systemd import notify
 from twisted_ws.daemon.workers.control import ControlSocket
@@ -535,6 +535,7 @@ class Supervisor(ProcessDaemon):
         instructions = Instructions(
             version=VERSION,
             hub=HUB,
+            kept=KEPT,
             program=self.program,
             arguments=list(self._given),
             directory=os.getcwd(),
