@@ -289,7 +289,8 @@ class Release:
 
     def install(self) -> None:
         """Let the next process be of this version, 99.0."""
-        shutil.copytree(PACKAGE, self.package)  # with what is compiled: no process of it would write that
+        # It comes compiled, but for what others are just writing.
+        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("*.pyc.*"))
         self.change("__init__.py", f'"{twisted_ws.__version__}"', '"99.0"')
         self._python.write_text(f'#!/bin/sh\nPYTHONPATH="{self.package.parent}" exec "{sys.executable}" "$@"\n')
         self._python.chmod(self._python.stat().st_mode | stat.S_IXUSR)
