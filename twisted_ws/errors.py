@@ -179,9 +179,12 @@ class ConnectionClosed(Exception):
     """
 
     def __init__(self, statusCode: int = CloseCode.ABNORMAL, reason: str = "") -> None:
-        super().__init__(f"the connection is closed ({int(statusCode)}{': ' + reason if reason else ''})")
+        # Each end of a connection makes one, and hardly anybody reads its text.
         self.statusCode = int(statusCode)
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the connection is closed ({self.statusCode}{': ' + self.reason if self.reason else ''})"
 
 
 class ChannelError(Exception):

@@ -267,7 +267,8 @@ class Dispatcher:
         if not self._opened:
             return  # said already
         self._opened = False
-        self._endGrace()
+        if self._grace is not None:
+            self._endGrace()
         self._iterations = None
         if "onClose" in self._handlers.events:
             try:
@@ -283,7 +284,8 @@ class Dispatcher:
         self._gone()
 
     def _gone(self, _: object = None) -> None:
-        self._endGrace()
+        if self._grace is not None:
+            self._endGrace()
         self.caller.membership = None  # it refers to the caller: break the cycle, so that no garbage collection is needed
         end = self._leaving.pop(self, None)
         if end is not None:

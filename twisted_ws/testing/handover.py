@@ -51,4 +51,4 @@ def handOver(server: WebSocketServer, services: Mapping[str, object]) -> int:
 
 def _attach(transport: MemoryTransport, connection: WebSocketConnection) -> None:
     transport.protocol = connection
-    connection.makeConnection(transport)  # type: ignore[no-untyped-call]
+    connection.makeConnection(transport)

@@ -252,7 +252,7 @@ class FrontDoor(TwistedProtocol):
         self._state = WELCOMED[DECIDING]
         self._opened = connection
         setProtocol(transport, connection)
-        connection.makeConnection(transport)  # type: ignore[no-untyped-call]
+        connection.makeConnection(transport)
         early, self._received = self._received, b""
         if self.counted:
             self._note()

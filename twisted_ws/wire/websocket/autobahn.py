@@ -38,8 +38,9 @@ class QuietServerProtocol(BaseConnection, WebSocketServerProtocol):  # type: ign
         # Autobahn's own would create two Deferreds, an event table and details of the transport, none of which is used.
         pass
 
-    def connectionMade(self) -> None:
-        """Do nothing: the class has Autobahn's state of a new connection (see `serverOptions`)."""
+    def makeConnection(self, transport: Any) -> None:
+        """Take the transport, and no more: the class has Autobahn's state of a new connection (see `serverOptions`)."""
+        self.connected, self.transport = 1, transport
 
     def acceptHandshake(self, key: str, chosen: str | None, extensions: list[Any], headers: tuple[tuple[str, str], ...]) -> None:
         """Answer a handshake that was already accepted with the 101, and open (RFC 6455 section 4.2.2).

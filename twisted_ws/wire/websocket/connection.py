@@ -812,7 +812,8 @@ class WebSocketConnection(QuietServerProtocol):
         if not self._hasLeft:
             self._heard = 0
             self.sender.open = False
-            self._setLane()
+            if self._lane is not None:
+                self._lane.setLane(None)
             self._receiver.closing()
             self._hasLeft = True
 
