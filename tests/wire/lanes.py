@@ -98,7 +98,7 @@ class LaneWorld:
 
     def dial(self) -> socket.socket:
         """Return the client's end of a connection that waits to be accepted."""
-        return socket.create_connection(("127.0.0.1", self.port.getHost().port))
+        return socket.create_connection(("127.0.0.1", self.port.getHost().port), timeout=60)
 
     def connect(self, bufferSize: int = 4096) -> socket.socket:
         """Return the client's end of an open connection, whose kernel takes little."""

@@ -65,10 +65,10 @@ def test_cannotBeTaken(monkeypatch):
     """Connections that cannot be served are closed, and fill no log."""
     world = LaneWorld("compiled", monkeypatch, WebSocketService())
 
-    def refuse(address):
+    def refuse(peer):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(world.port.factory, "buildProtocol", refuse)
+    monkeypatch.setattr(world.port.factory, "_buildFor", refuse)
     with capturedLogs() as logs:
         for _ in range(30):
             with world.dial() as client:
