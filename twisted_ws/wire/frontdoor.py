@@ -29,11 +29,12 @@ from twisted_ws.wire.door.hosts import MISDIRECTED, isMisdirected, remedy
 from twisted_ws.wire.door.origins import AllowedHosts, AllowedOrigins
 from twisted_ws.wire.door.proxies import TrustedProxies
 from twisted_ws.wire.lane.transport import LaneServer
+from twisted_ws.wire.loop.keysharing import shareKeys
 from twisted_ws.wire.loop.transports import abort, finishWriting, isSecure, peerOf, setProtocol
 from twisted_ws.wire.tls.transport import reportFailure
 from twisted_ws.wire.websocket.connection import WebSocketConnection
 from twisted_ws.wire.websocket.runtime import Runtime
-from twisted_ws.wire.websocket.states import Event, States
+from twisted_ws.wire.websocket.states import States
 from twisted_ws.wire.websocket.welcome import Welcome
 
 # A logger of the module, not of a class, which would put the instance into each event, so keeping events would keep connections.
@@ -93,12 +94,12 @@ class _State(States):
 # Use these, not the members: see `twisted_ws.wire.websocket.states`.
 HEAD, DECIDING, HTTP, REFUSED, DONE = _State
 
-ASKED = Event("asking the service", {HEAD: DECIDING, HTTP: DECIDING})
-WELCOMED = Event("the end of the handshake", {DECIDING: DONE})
-HANDED_TO_HTTP = Event("a plain request", {HEAD: HTTP})
+ASKED = {HEAD: DECIDING, HTTP: DECIDING}
+WELCOMED = {DECIDING: DONE}
+HANDED_TO_HTTP = {HEAD: HTTP}
 # These two are possible again after a MemoryError.
-REFUSAL = Event("a refusal", dict.fromkeys((HEAD, DECIDING, HTTP, REFUSED), REFUSED))
-LOST = Event("the loss of the transport", dict.fromkeys(_State, DONE))
+REFUSAL = dict.fromkeys((HEAD, DECIDING, HTTP, REFUSED), REFUSED)
+LOST = dict.fromkeys(_State, DONE)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -417,6 +418,14 @@ class FrontDoor(TwistedProtocol):
             gone.callback(None)
         if awaited:
             reportFailure(reason, self.factory.runtime.throttle, self.transport)
+
+
+# In the order in which they are set.
+_NAMES = (
+    *("factory", "_peer", "_state", "_received", "_searched", "_upgrade", "_http", "connected", "transport", "wheelSlot"),
+    *("_asked", "_opened", "counted", "_isAdmitted", "_isWritten", "_gone"),
+)
+shareKeys(FrontDoor, _NAMES)
 
 
 def _inSpan(upgrade: Callable[[UpgradeRequest], Any], request: UpgradeRequest) -> Any:

@@ -33,7 +33,7 @@ from twisted_ws.wire.loop.turns import QUANTUM, TURN
 from twisted_ws.wire.tls.transport import reportFailure
 from twisted_ws.wire.websocket.closing import getsOn
 from twisted_ws.wire.websocket.outbox import SLICE
-from twisted_ws.wire.websocket.states import Event, States
+from twisted_ws.wire.websocket.states import States
 
 if TYPE_CHECKING:
     from twisted.web.http_headers import Headers
@@ -64,15 +64,15 @@ class _State(States):
 # Use these: see `twisted_ws.wire.websocket.states`.
 HEAD, ADMITTING, BODY, ANSWERING, CLOSING, LOST = _State
 
-HEAD_TAKEN = Event("a head", {HEAD: ADMITTING})
-BODY_WANTED = Event("the wait for a body", {ADMITTING: BODY})
-ANSWER_BEGUN = Event("the beginning of an answer", {HEAD: ANSWERING, ADMITTING: ANSWERING, BODY: ANSWERING})
-ANSWERED = Event("the end of an answer", {ANSWERING: HEAD})
-UPGRADED = Event("an upgrade", {HEAD: LOST})
+HEAD_TAKEN = {HEAD: ADMITTING}
+BODY_WANTED = {ADMITTING: BODY}
+ANSWER_BEGUN = {HEAD: ANSWERING, ADMITTING: ANSWERING, BODY: ANSWERING}
+ANSWERED = {ANSWERING: HEAD}
+UPGRADED = {HEAD: LOST}
 # By either side; the last response may still be on its way, and may be dropped then.
-ENDED = Event("the end", dict.fromkeys((HEAD, ADMITTING, BODY, ANSWERING, CLOSING), CLOSING))
+ENDED = dict.fromkeys((HEAD, ADMITTING, BODY, ANSWERING, CLOSING), CLOSING)
 # It is possible again after a MemoryError.
-GONE = Event("the loss of the transport", dict.fromkeys(_State, LOST))
+GONE = dict.fromkeys(_State, LOST)
 
 
 @implementer(IHalfCloseableProtocol)

@@ -119,6 +119,9 @@ class WebSocketConnection(QuietServerProtocol):
         sharedRate: counts its messages with those of others; None: they are not counted so. It is set before it opens.
     """
 
+    # What is looked at most: faster than a default of the class, and not among the names that connections share (`_NAMES`).
+    __slots__ = ("_failure", "_hasLeft", "_lostFrom", "_state")
+
     runtime: Runtime
     _receiver: EventReceiver
     _lane: LaneServer | None = None  # the transport, if it has a lane
@@ -143,14 +146,17 @@ class WebSocketConnection(QuietServerProtocol):
     wheelSlot: int | None = None
     _reminder: tuple[float, Callable[[], None]] | None = None  # what is called at which moment
     _closeWaiters: tuple[Deferred[None], ...] = ()
-    _hasLeft = False  # fan-outs and the service know that nothing more can be written
-    _lostFrom: State = OPEN
+    _hasLeft: bool  # whether fan-outs and the service know that nothing more can be written
+    _lostFrom: State
     _keepAlive: KeepAlive | None = None
 
     def __init__(self, welcome: Welcome, admittedAs: str) -> None:
         super().__init__()
         self._welcome: Welcome | None = welcome
         self._admittedAs: str | None = admittedAs  # until the gate has released it
+        self._state, self._lostFrom = CONNECTING, OPEN
+        self._failure: WebSocketError | None = None
+        self._hasLeft = False
 
     # The transport's side.
 
@@ -164,7 +170,6 @@ class WebSocketConnection(QuietServerProtocol):
         welcome = self._welcome
         assert welcome is not None
         offers = usableOffers(accept.extensions) if self.runtime.compression else []
-        self._state = CONNECTING  # from here on it has a slot: a change allocates nothing, so no finaliser runs
         if early:
             self._rest, self._heard = bytearray(early), len(early)
         self.acceptHandshake(accept.key, welcome.subProtocol, offers, welcome.headers)
@@ -253,8 +258,12 @@ class WebSocketConnection(QuietServerProtocol):
         if self._lostFrom is CONNECTING:
             return  # a bug of ours, or a lack of memory, which the front door has logged
         self._leave()
-        self._message = self._rest = None
-        self._kept = 0
+        # Nothing is set that is its class's default: the first connections would share its name with all others.
+        self._message = None
+        if self._rest is not None:
+            self._rest = None
+        if self._kept:
+            self._kept = 0
         if self.counted:
             self._note()
         code, text = self._endedWith()
@@ -275,10 +284,12 @@ class WebSocketConnection(QuietServerProtocol):
             by = "server" if self._closeWaiters or (failure is not None and failure.code is not None) else "peer"
             self._counts.closed.add("websocket", codeName(code), by)
         self._receiver, self._deliver = ENDED, ENDED.messageReceived
-        self._reminder = None
-        waiters, self._closeWaiters = self._closeWaiters, ()
-        for waiter in waiters:
-            waiter.callback(None)
+        if self._reminder is not None:
+            self._reminder = None
+        if self._closeWaiters:
+            waiters, self._closeWaiters = self._closeWaiters, ()
+            for waiter in waiters:
+                waiter.callback(None)
 
     # In.
 
@@ -1008,7 +1019,7 @@ class WebSocketConnection(QuietServerProtocol):
 
 # The attributes of every connection, and those that Autobahn sets when a ping or a part of a message comes.
 _NAMES = (
-    *("_welcome", "_admittedAs", "connected", "transport", "_outbox", "_receiver", "_state", "_idleTimeout"),
+    *("_welcome", "_admittedAs", "connected", "transport", "_outbox", "_receiver", "_idleTimeout"),
     *("_unread", "_keepAlive", "wheelSlot", "_deliver", "_lane", "sender", "_heard", "utf8validator", "data"),
     *("current_frame_masker", "current_frame", "inside_message", "_isMessageCompressed", "utf8validateIncomingCurrentMessage"),
     *("utf8validateLast", "message_is_binary", "message_data_total_length", "_message", "control_frame_data", "_controlRate"),
