@@ -674,7 +674,7 @@ class WebSocketServer:
 
     def newConnection(self, admittedAs: str) -> WebSocketConnection:
         """Return a connection that is to go on with the socket of another process."""
-        return self._connectionClass(None, admittedAs)  # type: ignore[arg-type]  # its 101 was written there
+        return self._connectionClass(self.runtime, None, admittedAs)  # type: ignore[arg-type]  # its 101 was written there
 
     def resume(
         self, connection: WebSocketConnection, request: UpgradeRequest, chosen: str | None, mounted: Mounted

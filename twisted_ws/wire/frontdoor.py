@@ -247,7 +247,7 @@ class FrontDoor(TwistedProtocol):
         factory, transport = self.factory, self.transport
         runtime = factory.runtime
         runtime.wheel.drop(self)
-        connection = factory.connectionClass(welcome, self._peer[0])
+        connection = factory.connectionClass(runtime, welcome, self._peer[0])
         if self._state is not DECIDING:
             return
         self._state = WELCOMED[DECIDING]

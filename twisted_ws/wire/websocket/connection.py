@@ -34,18 +34,15 @@ from twisted_ws.frames import FIN, OutgoingMessage, frame
 from twisted_ws.logs import printable
 from twisted_ws.message import CLOSE, PING, PONG, TEXT, textPayload
 from twisted_ws.service import checkClose
-from twisted_ws.telemetry.counts import Counts
 from twisted_ws.wire.door.handshake import Accept
 from twisted_ws.wire.lane.transport import LaneServer
 from twisted_ws.wire.loop.keysharing import shareKeys
 from twisted_ws.wire.loop.rate import Rate
 from twisted_ws.wire.loop.transports import abort, finishWriting, hasUnread, isSecure, sending
 from twisted_ws.wire.loop.turns import QUANTUM
-from twisted_ws.wire.loop.wheel import Wheel
 from twisted_ws.wire.speedups import NEVER, split
 from twisted_ws.wire.websocket.autobahn import QuietServerProtocol, serverOptions
 from twisted_ws.wire.websocket.deflate import compressedFrame, usableOffers
-from twisted_ws.wire.websocket.fanout import FanOuts
 from twisted_ws.wire.websocket.keepalive import KeepAlive, Verdict
 from twisted_ws.wire.websocket.outbox import SLICE, Outbox, failedWrite
 from twisted_ws.wire.websocket.receiver import ENDED, EventReceiver
@@ -112,6 +109,7 @@ class WebSocketConnection(QuietServerProtocol):
     The front door makes it after reading the request head. Implements `twisted_ws.connection.Connection`.
 
     Args:
+        runtime: what it shares with the server's other connections.
         welcome: the answer to the handshake.
         admittedAs: the address that the gate counted.
 
@@ -120,9 +118,8 @@ class WebSocketConnection(QuietServerProtocol):
     """
 
     # What is looked at most: faster than a default of the class, and not among the names that connections share (`_NAMES`).
-    __slots__ = ("_failure", "_hasLeft", "_lostFrom", "_state")
+    __slots__ = ("_failure", "_hasLeft", "_lostFrom", "_state", "runtime")
 
-    runtime: Runtime
     _receiver: EventReceiver
     _lane: LaneServer | None = None  # the transport, if it has a lane
     sender: Any = NEVER  # sends frames straight to the socket; also notes when data last came or went
@@ -137,9 +134,6 @@ class WebSocketConnection(QuietServerProtocol):
     _controlRate: Rate | None = None
     _messageRate: Rate | None = None
     sharedRate: SharedRate | None = None
-    _wheel: Wheel
-    _fanOuts: FanOuts
-    _counts: Counts
     _outbox: Outbox
     _whenEased: Callable[[], None] | None = None  # called when the kernel has taken some of the waiting bytes
     _makeRoom: Callable[[], None] | None = None  # called when too much waits
@@ -150,10 +144,11 @@ class WebSocketConnection(QuietServerProtocol):
     _lostFrom: State
     _keepAlive: KeepAlive | None = None
 
-    def __init__(self, welcome: Welcome, admittedAs: str) -> None:
+    def __init__(self, runtime: Runtime, welcome: Welcome, admittedAs: str) -> None:
         super().__init__()
         self._welcome: Welcome | None = welcome
         self._admittedAs: str | None = admittedAs  # until the gate has released it
+        self.runtime = runtime
         self._state, self._lostFrom = CONNECTING, OPEN
         self._failure: WebSocketError | None = None
         self._hasLeft = False
@@ -181,8 +176,9 @@ class WebSocketConnection(QuietServerProtocol):
         # The 101 is written. Autobahn would also ask TLS for a channel id here.
         welcome, self._welcome = self._welcome, None
         assert welcome is not None
-        limits, wheel = self.limits, self.runtime.wheel
-        self._counts.opened.add("websocket", welcome.path)
+        runtime = self.runtime
+        limits, wheel = runtime.limits, runtime.wheel
+        runtime.counts.opened.add("websocket", welcome.path)
         self._receiver = welcome.attend(self)
         self._deliver = self._delivery()
         self._idleTimeout = welcome.idleTimeout
@@ -192,7 +188,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._keepAlive = KeepAlive(now, limits.pingInterval)
         # Not a TLS transport above a lane: it would pass calls on to the lane, and plain bytes with them.
         self._lane = self.transport if isinstance(self.transport, LaneServer) else None
-        self._outbox = Outbox(self, self.transport, wheel, self.runtime.backlog, limits.maxSendBuffer, limits.replyBuffer)
+        self._outbox = Outbox(self, self.transport, wheel, runtime.backlog, limits.maxSendBuffer, limits.replyBuffer)
         self.sender = self._outbox.sender
         self.sender.lastData = now
         # Everything is made. A finaliser may have run the reactor meanwhile: what the peer sent waits for onOpen;
@@ -251,10 +247,11 @@ class WebSocketConnection(QuietServerProtocol):
         if self._state is not CLOSED:
             self._lostFrom = self._state
             self._state = LOST[self._state]
-        self.runtime.wheel.drop(self)
+        runtime = self.runtime
+        runtime.wheel.drop(self)
         admittedAs, self._admittedAs = self._admittedAs, None
         if admittedAs is not None:
-            self.runtime.gate.release(admittedAs)
+            runtime.gate.release(admittedAs)
         if self._lostFrom is CONNECTING:
             return  # a bug of ours, or a lack of memory, which the front door has logged
         self._leave()
@@ -282,7 +279,7 @@ class WebSocketConnection(QuietServerProtocol):
         if self._receiver is not ENDED:  # it has not been here before
             failure = self._failure
             by = "server" if self._closeWaiters or (failure is not None and failure.code is not None) else "peer"
-            self._counts.closed.add("websocket", codeName(code), by)
+            runtime.counts.closed.add("websocket", codeName(code), by)
         self._receiver, self._deliver = ENDED, ENDED.messageReceived
         if self._reminder is not None:
             self._reminder = None
@@ -296,7 +293,7 @@ class WebSocketConnection(QuietServerProtocol):
     def dataReceived(self, data: bytes) -> None:
         """Handle what came, now or in a later turn."""
         self._heard += len(data)
-        self._counts.receivedBytes += len(data)
+        self.runtime.counts.receivedBytes += len(data)
         if self._state is not OPEN:
             if self._state is CONNECTING:
                 if self._rest is None:
@@ -410,7 +407,7 @@ class WebSocketConnection(QuietServerProtocol):
             messages, taken = split(bytes(data[at : at + max(PIECE, size + HEADER)]), self.laneMaximum)
             if taken:
                 turns.left -= MESSAGE * len(messages)
-                self._counts.received += len(messages)
+                self.runtime.counts.received += len(messages)
                 self.framesReceived(messages)
                 return taken
         piece = b"" if self._hasUnparsed() else bytes(data[at : at + FEED])
@@ -500,7 +497,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def _onMessageEnd(self) -> None:
         """Deliver a whole message."""
-        self._counts.received += 1
+        self.runtime.counts.received += 1
         super()._onMessageEnd()
 
     def _isWithin(self, rate: Rate, limit: int) -> bool:
@@ -613,7 +610,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def writeFrame(self, opcode: int, payload: bytes) -> Deferred[None]:
         """Send one whole message or control frame (see `twisted_ws.connection.Connection`)."""
-        if self._fanOuts.pending:
+        if self.runtime.fanOuts.pending:
             self._catchUp()
         if self._state is not OPEN:
             return failedWrite(ConnectionClosed(*self._endedWith()))
@@ -622,7 +619,7 @@ class WebSocketConnection(QuietServerProtocol):
             self._outbox.written += 1
             self._outbox.control(frame(opcode, payload), waiter)
             return waiter
-        self._counts.sent += 1
+        self.runtime.counts.sent += 1
         self.sender.lastData = self.runtime.wheel.now
         deflate = self._perMessageCompress
         waiter = self._outbox.message(frame(opcode, payload) if deflate is None else compressedFrame(deflate, opcode, payload))
@@ -640,10 +637,11 @@ class WebSocketConnection(QuietServerProtocol):
         Raises:
             ValueError: the text has a lone surrogate.
         """
-        if self._fanOuts.pending:
+        runtime = self.runtime
+        if runtime.fanOuts.pending:
             self._catchUp()
-        self._counts.sent += 1
-        begun = self.sender.send(FIN | opcode, payload, self._wheel.now)
+        runtime.counts.sent += 1
+        begun = self.sender.send(FIN | opcode, payload, runtime.wheel.now)
         if begun is None:
             return
         if begun:
@@ -655,7 +653,7 @@ class WebSocketConnection(QuietServerProtocol):
     def _catchUp(self) -> None:
         """First send the earlier messages for many that have not reached this caller yet."""
         if self._state is OPEN:
-            self._fanOuts.catchUp(self._receiver.caller)
+            self.runtime.fanOuts.catchUp(self._receiver.caller)
 
     def goOn(self) -> None:
         """Send the rest of a frame that `sender` has begun."""
@@ -673,7 +671,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def sendText(self, payload: bytes) -> bool:
         """Send a text message to this peer alone, without a Deferred; return whether the connection is open and took it."""
-        self._counts.sent += 1
+        self.runtime.counts.sent += 1
         return self._sendAlone(TEXT, payload)
 
     def _sendAlone(self, opcode: int, payload: bytes) -> bool:
@@ -767,7 +765,7 @@ class WebSocketConnection(QuietServerProtocol):
             self.abort()
             return
         if isinstance(error, SlowConsumer):
-            self._counts.slow.add("websocket")
+            self.runtime.counts.slow.add("websocket")
             self._outbox.clear(ConnectionClosed(error.code, error.reason))
         if self._state is OPEN:
             self._outbox.last(frame(CLOSE, checkClose(error.code, error.reason)))
@@ -980,7 +978,7 @@ class WebSocketConnection(QuietServerProtocol):
 
     def startClose(self, payload: bytes, timeout: float) -> Deferred[None]:
         """Begin the closing handshake (see `twisted_ws.connection.Connection`)."""
-        if self._fanOuts.pending:
+        if self.runtime.fanOuts.pending:
             self._catchUp()
         closed: Deferred[None] = Deferred()
         if self._state is CLOSED:
@@ -1030,6 +1028,5 @@ def connectionClass(runtime: Runtime) -> type[WebSocketConnection]:
     """Return the class of one server's connections."""
     options = serverOptions(runtime.limits, runtime.reactor)
     limits = runtime.limits
-    own = {"runtime": runtime, "_wheel": runtime.wheel, "_fanOuts": runtime.fanOuts, "_counts": runtime.counts}
-    own |= {"limits": limits, "laneMaximum": limits.maxMessageSize}
+    own = {"limits": limits, "laneMaximum": limits.maxMessageSize}
     return shareKeys(type("WebSocketConnection", (WebSocketConnection,), {**options, **own}), _NAMES)

@@ -6,7 +6,6 @@ import os
 import select
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -59,6 +58,23 @@ class Runtime:
         counts: what has happened.
     """
 
+    # They are looked up for each message.
+    __slots__ = (
+        *(
+            "__weakref__",
+            "_group",
+            "_handed",
+            "backlog",
+            "compression",
+            "counts",
+            "credentials",
+            "deciding",
+            "details",
+            "fanOuts",
+        ),
+        *("gate", "intake", "limits", "reactor", "taking", "throttle", "turns", "unixTime", "wheel"),
+    )
+
     def __init__(
         self,
         reactor: Any,
@@ -83,12 +99,14 @@ class Runtime:
         self.taking: tuple[WebSocketConnection, Any] | None = None
         self.deciding: set[OpenResponse] = set()
         self._handed = 0
+        self._group: PollGroup | None = None
 
-    @cached_property
+    @property
     def group(self) -> PollGroup | None:
         """Polls the sockets of the fast lane; None if the system has no epoll, or ``TWISTED_WS_LANE=0`` is set."""
-        usable = hasattr(select, "epoll") and os.environ.get("TWISTED_WS_LANE") != "0"
-        return PollGroup(self.reactor, self.wheel) if usable else None
+        if self._group is None and hasattr(select, "epoll") and os.environ.get("TWISTED_WS_LANE") != "0":
+            self._group = PollGroup(self.reactor, self.wheel)
+        return self._group
 
     def handedAtOnce(self) -> bool:
         """Count a write that the kernel took at once; True for every 256th: it is time to let the reactor run."""
