@@ -41,8 +41,8 @@ def rows(**fates: str) -> dict[str, str]:
 TABLE: dict[type[Any], dict[str, str]] = {
     WebSocketConnection: rows(
         moves="_admittedAs _keepAlive _unread _controlRate _messageRate _outbox _perMessageCompress",
-        anew="runtime _welcome connected transport _receiver _state _idleTimeout wheelSlot _deliver _lane sender _heard sharedRate "
-        "counted _kept _hasLeft _lostFrom _reminder _pauses utf8validator _closing _failure _peersClose "
+        anew="_welcome connected transport _receiver _state _idleTimeout wheelSlot _deliver _lane sender _heard sharedRate "
+        "runtime counted _kept _hasLeft _lostFrom _reminder _pauses utf8validator _closing _failure _peersClose "
         # Of a message that is not there between two.
         "_deflated current_frame_masker _isMessageCompressed utf8validateIncomingCurrentMessage utf8validateLast "
         "message_is_binary message_data_total_length control_frame_data",
