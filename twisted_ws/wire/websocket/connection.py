@@ -141,7 +141,7 @@ class WebSocketConnection(QuietServerProtocol):
     _reminder: tuple[float, Callable[[], None]] | None = None  # what is called at which moment
     _closeWaiters: tuple[Deferred[None], ...] = ()
     _hasLeft: bool  # whether fan-outs and the service know that nothing more can be written
-    _lostFrom: State
+    _lostFrom: State  # in which the transport was lost
     _keepAlive: KeepAlive | None = None
 
     def __init__(self, runtime: Runtime, welcome: Welcome, admittedAs: str) -> None:
@@ -255,7 +255,7 @@ class WebSocketConnection(QuietServerProtocol):
         if self._lostFrom is CONNECTING:
             return  # a bug of ours, or a lack of memory, which the front door has logged
         self._leave()
-        # Nothing is set that is its class's default: the first connections would share its name with all others.
+        # A default of the class is not set again: its name would take a place in the table that connections share.
         self._message = None
         if self._rest is not None:
             self._rest = None
