@@ -7,6 +7,7 @@ import pytest
 
 from tests.memory import MemoryClient, SteadyClock, clientFrame
 from tests.wire.lanes import IMPLEMENTATIONS, LaneWorld
+from tests.wire.support import WireHost
 from twisted_ws import WebSocketServer, WebSocketService
 from twisted_ws.wire.loop.keysharing import shareKeys
 
@@ -54,6 +55,22 @@ def test_connections():
         client.send(clientFrame(0, b"b")[3:] + clientFrame(1, b"c"))
     connections = [client.transport.protocol for client in clients]
     assert len(server.callers) == 100
+    assert not any(map(hasTable, connections))
+
+
+def test_ends():
+    """Nor has a front door, or a connection at the end of its life, however many came before."""
+    host = WireHost()
+    clients = [host.client() for _ in range(100)]
+    doors = [client.transport.protocol for client in clients]
+    for client in clients:
+        client.connect("/ws")
+    connections = [client.transport.protocol for client in clients]
+    for client in clients:
+        client.hangUp()
+    assert len(host.recorders) == 100
+    assert all(recorder.events[-1][0] == "closed" for recorder in host.recorders)
+    assert not any(map(hasTable, doors))
     assert not any(map(hasTable, connections))
 
 
