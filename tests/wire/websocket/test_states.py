@@ -37,7 +37,7 @@ AFTER = {
 @pytest.mark.parametrize("name", EVENTS)
 def test_events(state, name):
     """Each event leads to one later state, or raises where it cannot happen."""
-    event, after = EVENTS[name], AFTER[state][[*EVENTS].index(name)]
+    event, after = EVENTS[name], dict(zip(EVENTS, AFTER[state], strict=True))[name]
     if after is None:
         with pytest.raises(KeyError, match=f"State.{state.name}"):
             event[state]

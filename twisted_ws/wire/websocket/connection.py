@@ -1026,7 +1026,7 @@ _NAMES = (
 
 def connectionClass(runtime: Runtime) -> type[WebSocketConnection]:
     """Return the class of one server's connections."""
-    options = serverOptions(runtime.limits, runtime.reactor)
     limits = runtime.limits
+    options = serverOptions(limits, runtime.reactor)
     own = {"limits": limits, "laneMaximum": limits.maxMessageSize}
     return shareKeys(type("WebSocketConnection", (WebSocketConnection,), {**options, **own}), _NAMES)

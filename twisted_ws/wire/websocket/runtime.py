@@ -58,21 +58,10 @@ class Runtime:
         counts: what has happened.
     """
 
-    # They are looked up for each message.
+    # Looked up for each message, and slots are the fastest.
     __slots__ = (
-        *(
-            "__weakref__",
-            "_group",
-            "_handed",
-            "backlog",
-            "compression",
-            "counts",
-            "credentials",
-            "deciding",
-            "details",
-            "fanOuts",
-        ),
-        *("gate", "intake", "limits", "reactor", "taking", "throttle", "turns", "unixTime", "wheel"),
+        *("reactor", "unixTime", "counts", "limits", "compression", "wheel", "turns", "backlog", "intake", "credentials"),
+        *("gate", "throttle", "details", "fanOuts", "taking", "deciding", "_handed", "_group", "__weakref__"),
     )
 
     def __init__(
