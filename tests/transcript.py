@@ -49,8 +49,8 @@ _SERVER = re.compile(rf"^(?:\w+=\S+ )*(?:twistd|twisted-ws{_COMMANDS}|python emb
 _APPLICATION = re.compile(r"^(?:flask|uvicorn|python manage\.py runserver) ")
 _CLIENT = re.compile(r'^(?:\w+=\S+ )*(?:websockets "?ws|curl -N )')
 _PORTS = re.compile(r"\b(8000|8080|8081|8443|8444|9181)\b")
-# One of our commands, without anything that is the shell's.
-_SIMPLE = re.compile(r"^(?:twistd|twisted-ws) [^|&;<>()$`*?!#~{}\[\\]*$")
+# One of our commands, or a program, without anything that is the shell's.
+_SIMPLE = re.compile(r"^(?:twistd|twisted-ws|python) [^|&;<>()$`*?!#~{}\[\\]*$")
 _FILE = re.compile(r"^(?:#|<!--) (?P<name>(?:\w+/)?[\w.-]+\.(?:py|tac|toml|html))(?: -->)?$", re.MULTILINE)
 
 
@@ -83,6 +83,12 @@ def steps(text: str) -> Iterator[tuple[str, list[str]]]:
     yield command, lines
 
 
+def words(command: str) -> list[str]:
+    """Return the words of a command that is one of `_SIMPLE`."""
+    name, *arguments = shlex.split(command)
+    return [str(BIN / name), *arguments]
+
+
 def pattern(expected: str) -> str:
     """Return the regular expression for what a page shows, where ``...`` stands for anything."""
     return ".*".join(map(re.escape, expected.strip().split("...")))
@@ -93,12 +99,11 @@ class Running:
 
     def __init__(self, command: str, directory: Path, environment: dict[str, str]) -> None:
         self.command = command
-        name, *arguments = shlex.split(command)
-        isDaemon = name == "twistd"
+        isSimple = _SIMPLE.match(command) is not None
         self.process = start(
-            [str(BIN / name), *arguments] if isDaemon else ["bash", "-c", f"exec env {command}"],
+            words(command) if isSimple else ["bash", "-c", f"exec env {command}"],
             cwd=directory,
-            env=environment if isDaemon else {**environment, **_UNCOMPILED},
+            env=environment if isSimple else {**environment, **_UNCOMPILED},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -229,7 +234,7 @@ class Reader:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
         elif block.kind == "python":
-            self._run(f"{shlex.quote(sys.executable)} -c {shlex.quote(text)}", [])
+            self._runWords([sys.executable, "-c", text], self.environment, [])
         elif block.kind == "text" and self.server is not None:
             for line in filter(None, text.splitlines()):
                 self.server.expect(line)
@@ -313,15 +318,14 @@ class Reader:
             self._serve(self._withPorts(self.translate(recipe[1].replace("$(BIN)/", "").replace("$(ARGS)", ""))), [])
 
     def _run(self, command: str, lines: list[str], status: int = 0) -> None:
-        name, *arguments = shlex.split(command) if _SIMPLE.match(command) else ("",)
-        done = run(
-            [str(BIN / name), *arguments] if name else ["bash", "-c", command],
-            PATIENCE,
-            cwd=self.directory,
-            env=self.environment if name else {**self.environment, **_UNCOMPILED, "PATH": f"{self._programs}:{self._path}"},
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
-        )
+        if _SIMPLE.match(command):
+            self._runWords(words(command), self.environment, lines, status)
+        else:
+            environment = {**self.environment, **_UNCOMPILED, "PATH": f"{self._programs}:{self._path}"}
+            self._runWords(["bash", "-c", command], environment, lines, status)
+
+    def _runWords(self, command: list[str], environment: dict[str, str], lines: list[str], status: int = 0) -> None:
+        done = run(command, PATIENCE, cwd=self.directory, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT)
         output = done.stdout.decode().replace("\r\n", "\n").strip()
         assert done.returncode == status, f"{command}: exit code {done.returncode}\n{output}"
         expected = "\n".join(lines).strip()

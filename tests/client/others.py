@@ -11,6 +11,7 @@ from typing import Any
 
 import websockets.sync.server
 
+from tests.live import nursery
 from tests.live.proxies import nginxCommand
 
 # In the virtual environment that runs the tests, so that it goes with it.
@@ -60,7 +61,7 @@ server.on("connection", (ws) => ws.on("message", (data, isBinary) => {
 
 def start(*command: str, **options: Any) -> tuple[subprocess.Popen[str], int]:
     """Start a program that prints the port it listens on, and return it with that."""
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+    child = nursery.start(command, stdout=subprocess.PIPE, text=True, **options)
     assert child.stdout is not None
     return child, int(child.stdout.readline())
 

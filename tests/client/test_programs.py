@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.client.live import Echo, LiveCase
+from tests.live import nursery
 from tests.traced import traced
 from twisted_ws import WebSocketServer
 from twisted_ws.client import connect
@@ -89,7 +89,7 @@ asyncio.run(main())
 
 def run(*arguments: str, cwd: Path | None = None) -> str:
     """Run a Python program, and return what it prints."""
-    done = subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    done = nursery.run([sys.executable, *arguments], 60, cwd=cwd, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.live.nursery import start
 from tests.live.support import PATIENCE, running
 from tests.ports import freePort
 from twisted_ws.client import AgentPublisher
@@ -43,7 +44,7 @@ class Program:
 
     def __init__(self, **options):
         command = [sys.executable, "-c", PROGRAM, json.dumps(options)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self):
         return self

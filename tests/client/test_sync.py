@@ -13,6 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests.client.live import Echo, LiveCase
+from tests.live.nursery import start
 from tests.live.support import PATIENCE
 from twisted_ws.client import ConnectFailed, ConnectionClosed, HandshakeRefused, ReadTimeout, UnexpectedMessage, sync
 
@@ -36,7 +37,7 @@ class Talker(Echo):
 def program(*arguments: str) -> subprocess.Popen[str]:
     """Start a Python program."""
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", *arguments], stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    return start([sys.executable, "-c", *arguments], stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
 
 SCRIPT = """

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from tests.live import nursery
 from tests.live.support import PATIENCE
 
 PROGRAM = """
@@ -26,7 +27,7 @@ sys.exit(code)
 def run(*lines: str) -> tuple[int, str, str]:
     """Run a coroutine in a process of its own; return exit code, output and errors."""
     code = PROGRAM.format(body="\n    ".join(lines))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = nursery.run([sys.executable, "-c", code], PATIENCE, text=True)
     return done.returncode, done.stdout, done.stderr
 
 

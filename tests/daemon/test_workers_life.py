@@ -22,8 +22,8 @@ from tests.live.support import COMMAND, PATIENCE, PORTS, TWISTD, environment, ru
 from tests.ports import freePort
 
 
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have supervisors start their workers as they do without tests."""
     monkeypatch.setenv(PLAIN, "1")
 
@@ -54,6 +54,7 @@ def test_workersThatAreStuck(tmp_path: Path) -> None:
         server.waitFor("while True")
 
 
+@pytest.mark.usefixtures("plain")
 def test_aStop(tmp_path: Path) -> None:
     """At SIGTERM all callers get 1001, the exit code is that of one process, and nothing is left behind."""
     with starting(
@@ -99,6 +100,7 @@ def test_aSecondSignal(tmp_path: Path) -> None:
         until(partial(isGone, worker))
 
 
+@pytest.mark.usefixtures("plain")
 def test_aSupervisorThatIsKilled(tmp_path: Path) -> None:
     """When the supervisor is killed, its workers let their callers go, and end; the next server finds the port free."""
     port = freePort()
@@ -117,6 +119,7 @@ def test_aSupervisorThatIsKilled(tmp_path: Path) -> None:
         assert done.stderr.startswith(f"twisted_ws: Another process is listening on port {port}:")
 
 
+@pytest.mark.usefixtures("plain")
 def test_daemonized(place: Path, tmp_path: Path) -> None:
     """As a daemon of twistd it works in the background, and the log of all processes is one file."""
     listen = ("--port", "off", "--broadcast-port", "off", "--listen", f"unix:{place}/d")
@@ -140,6 +143,7 @@ def test_daemonized(place: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "pid").exists()
 
 
+@pytest.mark.usefixtures("plain")
 def test_aTacWithASocketOfSystemd(place: Path, tmp_path: Path) -> None:
     """A .tac file may ask for workers, which share a socket of systemd."""
     (tmp_path / "it.tac").write_text(
@@ -204,6 +208,7 @@ def test_noWorkerStarts(tmp_path: Path, command: tuple[str, ...]) -> None:
     assert "READY=1" not in server.states
 
 
+@pytest.mark.usefixtures("plain")
 def test_anInterpreterThatTheUserCannotRead(tmp_path: Path) -> None:
     """Where the user of --uid cannot run Python, the start is refused in one line."""
     if os.geteuid() != 0:

@@ -1,4 +1,5 @@
-"""Our commands as real processes, without the time that it takes each to load its modules, which is more than most tests take.
+"""Our commands, and programs that use us, as real processes, without the time that it takes each to load its modules, which is more
+than most tests take.
 
 They are forked from a process that has loaded them, the nursery; there is one for each process that runs tests. All else is as
 with a process that starts anew: its number, arguments, environment, working directory and standard streams, and how it ends.
@@ -24,15 +25,17 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import twisted_ws
+
 BIN = Path(sys.executable).parent
-_PROGRAMS = [[str(BIN / "twistd")], [str(BIN / "twisted-ws")]]
-_MODULES = [[sys.executable, "-m", "twisted"], [sys.executable, "-m", "twisted_ws"]]
+_PROGRAMS = ("twistd", "twisted-ws")
 # What they load; none of it makes a reactor, which has a descriptor that no two processes can share.
 _LOADED = (
     "cryptography.hazmat.backends.openssl.backend",
@@ -60,7 +63,7 @@ _LOADED = (
     "twisted_ws.services.demo",
 )
 _EARLY = ("PYTHON", "TWISTED_WS_LANE", "TWISTED_WS_SPEEDUPS", "COVERAGE", "LC_", "LANG", "LD_", "MALLOC")
-_OPTIONS = {"cwd", "env", "stdin", "stdout", "stderr", "text"}
+_OPTIONS = {"cwd", "env", "stdin", "stdout", "stderr", "text", "start_new_session"}
 # A server with this variable starts its workers itself.
 PLAIN = "TESTS_PLAIN_WORKERS"
 # What a server with workers starts: these modules, with this beginning of the command line.
@@ -74,10 +77,25 @@ _SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 1, 4, 36
 
 
 def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
-    """Return ``subprocess.Popen(command, **options)``, forked from the nursery where that makes no difference."""
-    ours = any(list(command[: len(each)]) == each for each in (*_PROGRAMS, *_MODULES))
-    forked = ours and options.keys() <= _OPTIONS and early(options.get("env", os.environ)) == early(os.environ)
+    """Return ``subprocess.Popen(command, **options)``, forked from the nursery where that makes no difference.
+
+    That is so for our commands, and for a Python program that is a file, a module or a text, without options of Python.
+    """
+    forked = _isOurs(command) and options.keys() <= _OPTIONS and _isAsHere(options.get("env") or os.environ)
     return (_Forked if forked else subprocess.Popen)(command, **options)
+
+
+def _isOurs(command: Sequence[str]) -> bool:
+    program = str(command[0])
+    if program == sys.executable:
+        return len(command) > 1 and (command[1] in ("-c", "-m") or not command[1].startswith("-"))
+    name = Path(program).name
+    return name in _PROGRAMS and _text(program) == _text(str(BIN / name))
+
+
+@functools.cache
+def _text(path: str) -> bytes:
+    return Path(path).read_bytes()
 
 
 def run(command: Sequence[str], timeout: float, data: Any = None, **options: Any) -> subprocess.CompletedProcess[Any]:
@@ -96,6 +114,25 @@ def early(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(_EARLY)}
 
 
+def _isAsHere(environment: Mapping[str, str]) -> bool:
+    """Return whether a process with this environment loads what the nursery has; one that finds more modules may be forked, too."""
+    return _earlyButPath(environment) == _nursery()[1] and _findsUs(environment)
+
+
+def _earlyButPath(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in early(environment).items() if name != "PYTHONPATH"}
+
+
+def _findsUs(environment: Mapping[str, str]) -> bool:
+    """Return whether no directory of ``PYTHONPATH`` has another `twisted_ws` than the one that is loaded."""
+    ours = Path(twisted_ws.__file__).parent
+    return all(each == ours or not each.exists() for each in (Path(place, "twisted_ws") for place in _places(environment)))
+
+
+def _places(environment: Mapping[str, str]) -> list[str]:
+    return list(filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)))
+
+
 class _Forked(subprocess.Popen[Any]):
     """A process of the nursery: it is not our own child, so its number and its end are told by whoever waits for it."""
 
@@ -105,9 +142,14 @@ class _Forked(subprocess.Popen[Any]):
         cwd, env = given[4:6]
         pipes = given[9:15]
         streams = [number if mine == -1 else mine for number, mine in enumerate((pipes[0], pipes[3], pipes[5]))]
-        request = {"command": list(args), "cwd": str(cwd or os.getcwd()), "env": dict(os.environ if env is None else env)}
+        request = {
+            "command": list(map(str, args)),
+            "cwd": str(cwd or os.getcwd()),
+            "env": dict(os.environ if env is None else env),
+        }
+        request["isSession"] = given[20]
         self._news, told = os.pipe()
-        socket.send_fds(_nursery(), [json.dumps(request).encode()], [*streams, told])
+        socket.send_fds(_nursery()[0], [json.dumps(request).encode()], [*streams, told])
         os.close(told)
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
@@ -132,8 +174,8 @@ class _Forked(subprocess.Popen[Any]):
 
 
 @functools.cache
-def _nursery() -> socket.socket:
-    """Return where to ask for processes; who has it lives as long as we do."""
+def _nursery() -> tuple[socket.socket, dict[str, str]]:
+    """Return where to ask for processes, and what they have read of the environment; who answers lives as long as we do."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REQUEST)
     with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as public, open(os.devnull, "r+b") as nothing:
@@ -143,7 +185,7 @@ def _nursery() -> socket.socket:
         command = [sys.executable, "-B", __file__, *map(str, asked), "-" * _SHOWN]
         process = subprocess.Popen(command, pass_fds=asked, stdin=nothing, stdout=nothing, cwd="/")
         process.returncode = 0  # nobody waits for it
-    return ours
+    return ours, _earlyButPath(os.environ)
 
 
 def _address() -> str:
@@ -152,14 +194,17 @@ def _address() -> str:
 
 
 def standIn(directory: Path) -> None:
-    """Write a ``twisted-ws`` into a directory that asks the nursery, for shells that start it; it is not for what runs on."""
+    """Write our commands and ``python`` into a directory, for shells that start them; they ask the nursery.
+
+    They are not for what runs on.
+    """
     _nursery()
-    path = directory / "twisted-ws"
     text = _STAND_IN.replace("PYTHON", sys.executable).replace("ADDRESS", repr(_address()))
-    path.write_text(
-        text.replace("EARLY", repr(early(os.environ))).replace("NAMES", repr(_EARLY)).replace("REAL", repr(_PROGRAMS[1][0]))
-    )
-    path.chmod(0o755)
+    text = text.replace("EARLY", repr(early(os.environ))).replace("NAMES", repr(_EARLY))
+    for name in (*_PROGRAMS, "python"):
+        path = directory / name
+        path.write_text(text.replace("REAL", repr(str(BIN / name))))
+        path.chmod(0o755)
 
 
 # It starts in a fiftieth of the time. An interpreter that is told nothing of where it is finds the same one in any environment.
@@ -173,12 +218,14 @@ try:
     os.fstat(0), os.fstat(1), os.fstat(2)
 except OSError:
     early = None  # a stream is closed
+if command[0] == sys.executable and (not command[1:] or command[1].startswith("-") and command[1] not in ("-c", "-m")):
+    early = None  # it has options, or is interactive
 if early != EARLY:
     os.execv(command[0], command)
 news, told = os.pipe()
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nursery:
     nursery.connect(ADDRESS)
-    request = {"command": command, "cwd": os.getcwd(), "env": dict(os.environ)}
+    request = {"command": command, "cwd": os.getcwd(), "env": dict(os.environ), "isSession": False}
     socket.send_fds(nursery, [json.dumps(request).encode()], [0, 1, 2, told])
 os.close(told)
 child = int.from_bytes(os.read(news, 4), sys.byteorder)
@@ -219,11 +266,19 @@ def _serve(asked: socket.socket, public: socket.socket) -> list[str]:
         os._exit(0)
     os.close(told)
     request = json.loads(message)
+    if request["isSession"]:
+        os.setsid()
     os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
+    _live(request["env"])
     command: list[str] = request["command"]
     return command
+
+
+def _live(environment: Mapping[str, str]) -> None:
+    """Give this process an environment."""
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[1:] = list(dict.fromkeys([*_places(environment), *sys.path[1:]]))
 
 
 def _warm() -> None:
@@ -322,10 +377,7 @@ def _born(request: dict[str, Any], given: Sequence[int]) -> list[str]:
         os.setuid(user)
         ctypes.CDLL(None).prctl(_SET_DUMPABLE, 1)
     os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
-    added = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    sys.path[:] = list(dict.fromkeys([*added, *sys.path[1:]]))
+    _live(request["env"])
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, request["mask"])
     command: list[str] = request["command"]
@@ -341,9 +393,7 @@ def _useAnnex(server: int) -> None:
         if list(command[:4]) != _BEGINNING or command[4] not in _STARTED or os.getpid() != server:
             return False
         env = os.environ if env is None else env
-        ours = Path(sys.modules["twisted_ws"].__file__ or "").parent
-        others = [Path(each, "twisted_ws") for each in env.get("PYTHONPATH", "").split(os.pathsep)]
-        return _earlyButPath(env) == environment and all(each == ours or not each.exists() for each in others)
+        return _earlyButPath(env) == environment and _findsUs(env)
 
     def fork(command: Sequence[str], env: Mapping[str, str], descriptors: Mapping[int, int]) -> int:
         number, told = os.pipe()
@@ -400,10 +450,6 @@ def _useAnnex(server: int) -> None:
     os.posix_spawnp, subprocess.Popen = spawn, Process  # type: ignore[misc,assignment]
 
 
-def _earlyButPath(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in early(environment).items() if name != "PYTHONPATH"}
-
-
 def _show(command: Sequence[str]) -> None:
     """Have others see a command line as that of this process."""
     with open("/proc/self/stat") as file:
@@ -415,15 +461,23 @@ def _show(command: Sequence[str]) -> None:
 def _run(command: list[str]) -> None:
     """Do what Python does with a command line."""
     _show(command)
-    if command[:1] in _PROGRAMS:
+    program, how, *_ = command
+    if program != sys.executable:
         sys.argv[:], sys.path[0] = command, str(BIN)
-        runpy.run_path(command[0], run_name="__main__")
+        runpy.run_path(str(BIN / Path(program).name), run_name="__main__")
     elif command[:4] == _BEGINNING:
         sys.argv[:] = command[4:]
         runpy.run_module(command[4], run_name="__main__", alter_sys=True)
-    else:
+    elif how == "-m":
         sys.argv[:], sys.path[0] = command[2:], os.getcwd()
         runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+    elif how == "-c":
+        sys.argv[:], sys.path[0] = ["-c", *command[3:]], ""
+        sys.modules["__main__"] = main = types.ModuleType("__main__")
+        exec(compile(command[2], "<string>", "exec"), main.__dict__)
+    else:
+        sys.argv[:], sys.path[0] = command[1:], str(Path(how).resolve().parent)
+        runpy.run_path(how, run_name="__main__")
 
 
 def _end(code: Any) -> None:
