@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hostile.daemon import Daemon, endWithParent, pinned
+from hostile import processes
+from hostile.daemon import Daemon
 from hostile.places import ROOT
 
 __all__ = ["Crowd", "amiss"]
@@ -36,17 +37,16 @@ class Crowd:
     def __init__(self, daemon: Daemon, count: int, core: int | None = None) -> None:
         ports = {"ws": daemon.ws, "tls": daemon.tls, "http": daemon.http}
         arguments = json.dumps({"ports": ports, "count": count})
-        self._command = pinned(core, [sys.executable, "-m", "hostile.good", arguments])
+        self._command = processes.pinned(core, [sys.executable, "-m", "hostile.good", arguments])
 
     def __enter__(self) -> Crowd:
-        self._process = subprocess.Popen(
+        self._process = processes.start(
             self._command,
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=endWithParent,
         )
         self.connect()
         return self

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from hostile import processes
 from hostile.places import ROOT
 
-__all__ = ["DESCRIPTORS", "Daemon", "Variant", "endWithParent", "freePorts", "listens", "pinned"]
+__all__ = ["DESCRIPTORS", "Daemon", "Variant", "freePorts", "listens"]
 
 START_SECONDS = 60.0
 DESCRIPTORS = 20_000
@@ -88,19 +86,6 @@ def freePorts(count: int) -> list[int]:
             probe.close()
 
 
-def pinned(core: int | None, command: list[str]) -> list[str]:
-    """Return the command, pinned to one core; not pinned if `core` is None or there is only one core."""
-    if core is None or not shutil.which("taskset") or len(os.sched_getaffinity(0)) < 2:
-        return command
-    return ["taskset", "-c", str(sorted(os.sched_getaffinity(0))[core]), *command]
-
-
-def endWithParent() -> None:
-    """Make the kernel kill this process when its parent ends, in whatever way; on Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 class Daemon:
     """A server that can be started, stopped and restarted on the same ports.
 
@@ -129,7 +114,8 @@ class Daemon:
         twistd = Path(sys.executable).with_name("twistd")
         ports = {"--port": self.ws, "--tls-port": self.tls, "--broadcast-port": self.http}
         words = [str(twistd), "--pidfile=", "-n", "wsservice", "--config", str(config)]
-        self._command = pinned(core, [*words, *(str(word) for pair in ports.items() for word in pair), *variant.options])
+        words += [str(word) for pair in ports.items() for word in pair]
+        self._command = processes.pinned(core, [*words, *variant.options])
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Daemon:
@@ -151,23 +137,18 @@ class Daemon:
         Raises:
             RuntimeError: they do not within `START_SECONDS`; the last line of its log.
         """
-
-        def limit() -> None:
-            endWithParent()
-            resource.setrlimit(resource.RLIMIT_NOFILE, (self.variant.descriptors, self.variant.descriptors))
-
         state = {"HOME": str(self.directory), "XDG_STATE_HOME": str(self.directory / "state"), "PYTHONPATH": str(ROOT)}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "LISTEN_", "NOTIFY_"))}
         with open(self.variant.log or self.logFile, "ab") as log:
-            self.process = subprocess.Popen(
+            self.process = processes.start(
                 self._command,
+                self.variant.descriptors,
                 cwd=self.directory,
                 env={**kept, **state, **self.variant.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=limit,
             )
         end = time.monotonic() + START_SECONDS
         for port in (self.ws, self.tls, self.http):

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hostile import processes
 from hostile.attack import HASTY, PLAIN
-from hostile.daemon import Daemon, Variant, endWithParent, pinned
+from hostile.daemon import Daemon, Variant
 from hostile.places import ROOT
 from hostile.proxies import HAProxy, Nginx, Proxy
 from hostile.publisher import Publisher
@@ -33,12 +34,10 @@ class Clients:
     """Run the subscribers' process while the context lasts."""
 
     def __init__(self, words: dict[str, Any], core: int | None) -> None:
-        self._command = pinned(core, [sys.executable, "-m", "hostile.subscribers", json.dumps(words)])
+        self._command = processes.pinned(core, [sys.executable, "-m", "hostile.subscribers", json.dumps(words)])
 
     def __enter__(self) -> Clients:
-        self.process = subprocess.Popen(
-            self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=endWithParent
-        )
+        self.process = processes.start(self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 
     def __exit__(self, *exception: object) -> None:

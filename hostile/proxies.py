@@ -8,7 +8,8 @@ import signal
 import subprocess
 import time
 
-from hostile.daemon import Daemon, endWithParent, freePorts, listens, pinned
+from hostile import processes
+from hostile.daemon import Daemon, freePorts, listens
 
 __all__ = ["FORBIDDEN", "HAProxy", "Nginx", "Proxy"]
 
@@ -126,13 +127,12 @@ class Proxy:
             raise RuntimeError(f"{self.program} is not installed")
         log = self._directory / "output"
         with open(log, "ab") as output:
-            self._process = subprocess.Popen(
-                pinned(self._core, [program, *self.command()]),
+            self._process = processes.start(
+                processes.pinned(self._core, [program, *self.command()]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=endWithParent,
             )
         end = time.monotonic() + _START_SECONDS
         for port in (self.ws, self.http):

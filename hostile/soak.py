@@ -13,8 +13,9 @@ from typing import Any
 
 from hostile.attack import PLAIN
 from hostile.crowd import Crowd, amiss
-from hostile.daemon import Daemon, endWithParent
+from hostile.daemon import Daemon
 from hostile.peer import HANDSHAKE, Peer, close, frame, upgrade
+from hostile.processes import endWithParent
 from hostile.stage import fork, settled
 
 __all__ = ["STATES", "Soak", "State", "soak"]

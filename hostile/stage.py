@@ -16,7 +16,8 @@ from typing import Any
 
 from hostile.attack import Attack, Succeeded, Target
 from hostile.crowd import Crowd, amiss
-from hostile.daemon import Daemon, Variant, endWithParent
+from hostile.daemon import Daemon, Variant
+from hostile.processes import endWithParent
 
 __all__ = ["Row", "Stage", "fork", "settled"]
 

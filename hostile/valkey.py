@@ -13,7 +13,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hostile.daemon import endWithParent, freePorts
+from hostile import processes
+from hostile.daemon import freePorts
 
 __all__ = ["Valkey", "Way"]
 
@@ -71,7 +72,7 @@ class Valkey:
             command += ["--appendonly", "yes" if self._appends else "no", "--appendfsync", "everysec"]
             command += ["--repl-diskless-sync-delay", "0", *self._options]
         with open(self._directory / "log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=endWithParent)
+            self.process = processes.start(command, stdout=log, stderr=log)
         end = time.monotonic() + _START_SECONDS
         while True:
             with contextlib.suppress(OSError, RuntimeError):  # it is not there, or loads its data

@@ -327,11 +327,11 @@ class Reader:
     def _runWords(self, command: list[str], environment: dict[str, str], lines: list[str], status: int = 0) -> None:
         done = run(command, PATIENCE, cwd=self.directory, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT)
         output = done.stdout.decode().replace("\r\n", "\n").strip()
-        assert done.returncode == status, f"{command}: exit code {done.returncode}\n{output}"
+        assert done.returncode == status, f"{shlex.join(command)}: exit code {done.returncode}\n{output}"
         expected = "\n".join(lines).strip()
         if expected:
             matched = re.fullmatch(pattern(expected), output, re.DOTALL)
-            assert matched, f"{command}\nThe page says:\n{expected}\nIt is:\n{output}"
+            assert matched, f"{shlex.join(command)}\nThe page says:\n{expected}\nIt is:\n{output}"
 
     def _endApplication(self) -> None:
         application, self.application = self.application, None

@@ -1,8 +1,8 @@
-"""Our commands, and programs that use us, as real processes, without the time that it takes each to load its modules, which is more
-than most tests take.
+"""Our commands, and programs that use us, as real processes, without the time that each takes to load its modules.
 
-They are forked from a process that has loaded them, the nursery; there is one for each process that runs tests. All else is as
-with a process that starts anew: its number, arguments, environment, working directory and standard streams, and how it ends.
+That is more than most tests take. They are forked from a process that has loaded them, the nursery; there is one for each process
+that runs tests. All else is as with a process that starts anew: its number, arguments, environment, working directory, session
+and standard streams, and how it ends.
 
 A server that may start workers has a nursery of its own, the annex: its workers, and the supervisor that takes over at an
 upgrade, are forked from that, and become its children. With `PLAIN` in its environment, it starts them as it does elsewhere.
@@ -28,6 +28,7 @@ import threading
 import types
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -76,13 +77,26 @@ _REQUEST = 1 << 20
 _SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 1, 4, 36
 
 
-def start(command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+def start(command: Sequence[str], descriptors: int = 0, **options: Any) -> subprocess.Popen[Any]:
     """Return ``subprocess.Popen(command, **options)``, forked from the nursery where that makes no difference.
 
     That is so for our commands, and for a Python program that is a file, a module or a text, without options of Python.
+
+    Args:
+        command: its words.
+        descriptors: how many it may have open; 0: as many as this process.
+        options: those of `subprocess.Popen`.
     """
-    forked = _isOurs(command) and options.keys() <= _OPTIONS and _isAsHere(options.get("env") or os.environ)
-    return (_Forked if forked else subprocess.Popen)(command, **options)
+    if mayFork(command, options):
+        return _Forked(command, descriptors, **options)
+    if descriptors:
+        options["preexec_fn"] = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    return subprocess.Popen(command, **options)
+
+
+def mayFork(command: Sequence[str], options: Mapping[str, Any]) -> bool:
+    """Return whether it makes no difference to such a process if it is forked from the nursery."""
+    return _isOurs(command) and options.keys() <= _OPTIONS and _isAsHere(options.get("env") or os.environ)
 
 
 def _isOurs(command: Sequence[str]) -> bool:
@@ -115,7 +129,7 @@ def early(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _isAsHere(environment: Mapping[str, str]) -> bool:
-    """Return whether a process with this environment loads what the nursery has; one that finds more modules may be forked, too."""
+    """Return whether a process with this environment loads what the nursery has; it may find more modules."""
     return _earlyButPath(environment) == _nursery()[1] and _findsUs(environment)
 
 
@@ -138,16 +152,16 @@ class _Forked(subprocess.Popen[Any]):
 
     _news: int
 
+    def __init__(self, command: Sequence[str], descriptors: int, **options: Any) -> None:
+        self._descriptors = descriptors
+        super().__init__(command, **options)
+
     def _execute_child(self, args: Any, *given: Any) -> None:
         cwd, env = given[4:6]
         pipes = given[9:15]
         streams = [number if mine == -1 else mine for number, mine in enumerate((pipes[0], pipes[3], pipes[5]))]
-        request = {
-            "command": list(map(str, args)),
-            "cwd": str(cwd or os.getcwd()),
-            "env": dict(os.environ if env is None else env),
-        }
-        request["isSession"] = given[20]
+        where = {"cwd": str(cwd or os.getcwd()), "env": dict(os.environ if env is None else env)}
+        request = {"command": list(map(str, args)), **where, "isSession": given[20], "descriptors": self._descriptors}
         self._news, told = os.pipe()
         socket.send_fds(_nursery()[0], [json.dumps(request).encode()], [*streams, told])
         os.close(told)
@@ -225,7 +239,7 @@ if early != EARLY:
 news, told = os.pipe()
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nursery:
     nursery.connect(ADDRESS)
-    request = {"command": command, "cwd": os.getcwd(), "env": dict(os.environ), "isSession": False}
+    request = {"command": command, "cwd": os.getcwd(), "env": dict(os.environ), "isSession": False, "descriptors": 0}
     socket.send_fds(nursery, [json.dumps(request).encode()], [0, 1, 2, told])
 os.close(told)
 child = int.from_bytes(os.read(news, 4), sys.byteorder)
@@ -268,6 +282,8 @@ def _serve(asked: socket.socket, public: socket.socket) -> list[str]:
     request = json.loads(message)
     if request["isSession"]:
         os.setsid()
+    if number := request["descriptors"]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
     os.chdir(request["cwd"])
     _live(request["env"])
     command: list[str] = request["command"]
@@ -463,8 +479,8 @@ def _run(command: list[str]) -> None:
     _show(command)
     program, how, *_ = command
     if program != sys.executable:
-        sys.argv[:], sys.path[0] = command, str(BIN)
-        runpy.run_path(str(BIN / Path(program).name), run_name="__main__")
+        sys.argv[:], sys.path[0] = command, str(Path(program).parent)
+        runpy.run_path(program, run_name="__main__")
     elif command[:4] == _BEGINNING:
         sys.argv[:] = command[4:]
         runpy.run_module(command[4], run_name="__main__", alter_sys=True)

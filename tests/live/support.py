@@ -258,7 +258,7 @@ def running(
         ports: options that say where it listens.
         more: additions to its environment.
         mayFail: whether tracebacks may be in its log.
-        options: for `subprocess.Popen`.
+        options: for `tests.live.nursery.start`.
     """
     with starting(directory, [*command, *ports, *arguments], more, **options) as server:
         server.waitForState("READY=1")

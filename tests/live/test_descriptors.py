@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,11 +16,7 @@ DESCRIPTORS = 160
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Running]:
     """A server that may have few descriptors."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-
-    with running(tmp_path, preexec_fn=limit) as server:
+    with running(tmp_path, descriptors=DESCRIPTORS) as server:
         yield server
 
 

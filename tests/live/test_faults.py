@@ -11,6 +11,8 @@ from hostile.outages import OUTAGES, endure
 SHORT = ("clients cut", "a history shorter than the outage", "publishers cut", "server killed behind HAProxy")
 KNOWN = {each.name: each for each in FAULTS}
 
+pytestmark = pytest.mark.usefixtures("hostileForked")
+
 
 @pytest.mark.parametrize("name", SHORT)
 def test_nothingIsLostSilently(name: str, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ SHORT = {
     HASTY.name: (HASTY, ("slow heads", "silent connections")),
 }
 
+pytestmark = pytest.mark.usefixtures("hostileForked")
+
 
 @pytest.mark.parametrize(("variant", "names"), SHORT.values(), ids=SHORT)
 def test_goodClientsAreNotHurt(variant: Variant, names: tuple[str, ...], tmp_path: Path) -> None:

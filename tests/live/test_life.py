@@ -4,7 +4,6 @@ import grp
 import json
 import os
 import pwd
-import resource
 import select
 import signal
 import socket
@@ -328,11 +327,7 @@ def test_systemdHandsOverItsSocket(tmp_path: Path) -> None:
 
 def test_acceptingPausesBeforeDescriptorsRunOut(tmp_path: Path) -> None:
     """Near the limit of descriptors the next client waits, nobody who is there is hurt, and it is served when another leaves."""
-
-    def few() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
-
-    with running(tmp_path, preexec_fn=few) as server:
+    with running(tmp_path, descriptors=128) as server:
         # The server says that it pauses in the turn in which it accepts the last, so whoever is answered was let in.
         clients = [_mute(server.port("ws"))]
         while server.curl("--write-out", "%{http_code}", path="/readyz").endswith("200"):
