@@ -132,11 +132,9 @@ class Terminal:
         if "NO_COLOR" not in more:
             given.pop("NO_COLOR", None)
         self._master, slave = pty.openpty()
-        # Of a new session, the first terminal that it opens is its own: so Ctrl-C is a signal.
-        script = 'exec <"$0" >"$0" 2>&1; exec "$@"'
-        self._process = subprocess.Popen(
-            ["sh", "-c", script, os.ttyname(slave), *COMMAND, *arguments], cwd=directory, env=given, start_new_session=True
-        )
+        # The terminal is that of its session: so Ctrl-C is a signal.
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+        self._process = start([*COMMAND, *arguments], start_new_session=True, cwd=directory, env=given, **streams)
         self._slave: int | None = slave  # a terminal that nobody has open is at its end
         fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self.code: int | None = None

@@ -290,7 +290,7 @@ class Release:
     def install(self) -> None:
         """Let the next process be of this version, 99.0."""
         # It comes compiled, but for what others are just writing.
-        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("*.pyc.*"))
+        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("*.pyc.*"), copy_function=os.symlink)
         self.change("__init__.py", f'"{twisted_ws.__version__}"', '"99.0"')
         self._python.write_text(f'#!/bin/sh\nPYTHONPATH="{self.package.parent}" exec "{sys.executable}" "$@"\n')
         self._python.chmod(self._python.stat().st_mode | stat.S_IXUSR)
@@ -300,6 +300,7 @@ class Release:
         path = self.package / module
         text = path.read_text()
         assert old in text
+        path.unlink()  # which is a link
         path.write_text(text.replace(old, new))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import fcntl
 import functools
 import gc
 import importlib.metadata
@@ -24,6 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import types
 from collections.abc import Mapping, Sequence
@@ -77,7 +79,7 @@ _REQUEST = 1 << 20
 _SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 1, 4, 36
 
 
-def start(command: Sequence[str], descriptors: int = 0, **options: Any) -> subprocess.Popen[Any]:
+def start(command: Sequence[str], descriptors: int = 0, start_new_session: bool = False, **options: Any) -> subprocess.Popen[Any]:
     """Return ``subprocess.Popen(command, **options)``, forked from the nursery where that makes no difference.
 
     That is so for our commands, and for a Python program that is a file, a module or a text, without options of Python.
@@ -85,13 +87,24 @@ def start(command: Sequence[str], descriptors: int = 0, **options: Any) -> subpr
     Args:
         command: its words.
         descriptors: how many it may have open; 0: as many as this process.
+        start_new_session: begin a session; if its standard input is a terminal, that is the terminal of the session.
         options: those of `subprocess.Popen`.
     """
     if mayFork(command, options):
-        return _Forked(command, descriptors, **options)
-    if descriptors:
-        options["preexec_fn"] = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        return _Forked(command, descriptors, start_new_session, **options)
+    if descriptors or start_new_session:
+        options["preexec_fn"] = partial(_begin, descriptors, start_new_session)
     return subprocess.Popen(command, **options)
+
+
+def _begin(descriptors: int, isSession: bool) -> None:
+    """Do in a new process what its parent asks for."""
+    if isSession:
+        os.setsid()
+        if os.isatty(0):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    if descriptors:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
 
 def mayFork(command: Sequence[str], options: Mapping[str, Any]) -> bool:
@@ -152,8 +165,8 @@ class _Forked(subprocess.Popen[Any]):
 
     _news: int
 
-    def __init__(self, command: Sequence[str], descriptors: int, **options: Any) -> None:
-        self._descriptors = descriptors
+    def __init__(self, command: Sequence[str], *begin: Any, **options: Any) -> None:
+        self._begin = begin
         super().__init__(command, **options)
 
     def _execute_child(self, args: Any, *given: Any) -> None:
@@ -161,7 +174,7 @@ class _Forked(subprocess.Popen[Any]):
         pipes = given[9:15]
         streams = [number if mine == -1 else mine for number, mine in enumerate((pipes[0], pipes[3], pipes[5]))]
         where = {"cwd": str(cwd or os.getcwd()), "env": dict(os.environ if env is None else env)}
-        request = {"command": list(map(str, args)), **where, "isSession": given[20], "descriptors": self._descriptors}
+        request = {"command": list(map(str, args)), **where, "begin": self._begin}
         self._news, told = os.pipe()
         socket.send_fds(_nursery()[0], [json.dumps(request).encode()], [*streams, told])
         os.close(told)
@@ -199,6 +212,7 @@ def _nursery() -> tuple[socket.socket, dict[str, str]]:
         command = [sys.executable, "-B", __file__, *map(str, asked), "-" * _SHOWN]
         process = subprocess.Popen(command, pass_fds=asked, stdin=nothing, stdout=nothing, cwd="/")
         process.returncode = 0  # nobody waits for it
+    atexit.register(ours.close)
     return ours, _earlyButPath(os.environ)
 
 
@@ -239,7 +253,7 @@ if early != EARLY:
 news, told = os.pipe()
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as nursery:
     nursery.connect(ADDRESS)
-    request = {"command": command, "cwd": os.getcwd(), "env": dict(os.environ), "isSession": False, "descriptors": 0}
+    request = {"command": command, "cwd": os.getcwd(), "env": dict(os.environ), "begin": [0, False]}
     socket.send_fds(nursery, [json.dumps(request).encode()], [0, 1, 2, told])
 os.close(told)
 child = int.from_bytes(os.read(news, 4), sys.byteorder)
@@ -280,10 +294,9 @@ def _serve(asked: socket.socket, public: socket.socket) -> list[str]:
         os._exit(0)
     os.close(told)
     request = json.loads(message)
-    if request["isSession"]:
-        os.setsid()
-    if number := request["descriptors"]:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+    _begin(*request["begin"])
+    if os.isatty(1):
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     os.chdir(request["cwd"])
     _live(request["env"])
     command: list[str] = request["command"]
