@@ -75,6 +75,8 @@ _BEGINNING = [sys.executable, "-B", "-P", "-m"]
 # Bytes for the command line that others see of a process (the nursery has as many), and of a request.
 _SHOWN = 4096
 _REQUEST = 1 << 20
+# More than a process has open.
+_DESCRIPTORS = 1 << 16
 # Of prctl(2).
 _SET_DEATH_SIGNAL, _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 1, 4, 36
 
@@ -268,32 +270,39 @@ sys.exit(code)
 
 
 def _serve(asked: socket.socket, public: socket.socket) -> list[str]:
-    """Fork a process for each request, and return its command in it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
+    """Fork a process for each request, tell who asked its number and how it ends, and return its command in it."""
+    told = {}
     while True:
-        (ready, *_), _, _ = select.select([asked, public], [], [])
-        message, descriptors, _, _ = socket.recv_fds(ready, _REQUEST, 4)
-        if not message:
-            os._exit(0)
-        if os.fork() == 0:
-            break
-        for each in descriptors:
+        ready, _, _ = select.select([asked, public, *told], [], [])
+        for each in told.keys() & set(ready):
+            child, news = told.pop(each)
             os.close(each)
-    asked.close()
-    public.close()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    told = descriptors[3]
-    if not (child := os.fork()):
-        for number, each in enumerate(descriptors[:3]):
-            os.dup2(each, number)
-    for each in descriptors[:3]:
-        os.close(each)
-    if child:
-        os.write(told, child.to_bytes(4, sys.byteorder))
-        os.write(told, os.waitpid(child, 0)[1].to_bytes(4, sys.byteorder))
-        os._exit(0)
-    os.close(told)
-    request = json.loads(message)
+            _tell(news, os.waitpid(child, 0)[1])
+            os.close(news)
+        for each in {asked, public} & set(ready):
+            message, descriptors, _, _ = socket.recv_fds(each, _REQUEST, 4)
+            if not message:
+                os._exit(0)
+            if (child := os.fork()) == 0:
+                asked.detach()
+                public.detach()  # closed with all that is not given
+                return _born(json.loads(message), descriptors[:3])
+            told[os.pidfd_open(child)] = child, descriptors[3]
+            _tell(descriptors[3], child)
+            for number in descriptors[:3]:
+                os.close(number)
+
+
+def _tell(news: int, what: int) -> None:
+    with suppress(OSError):  # who asked has ended
+        os.write(news, what.to_bytes(4, sys.byteorder))
+
+
+def _born(request: dict[str, Any], streams: Sequence[int]) -> list[str]:
+    """Make of this process what was asked for, and return its command."""
+    for number, each in enumerate(streams):
+        os.dup2(each, number)
+    os.closerange(3, _DESCRIPTORS)
     _begin(*request["begin"])
     if os.isatty(1):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -369,7 +378,7 @@ def _annex(command: list[str]) -> list[str]:
             os.write(told, child)
             os.close(told)
         asked.detach()  # closed with all that is not given
-        return _born(json.loads(message), given)
+        return _bornOfAnnex(json.loads(message), given)
 
 
 def _annexOf(server: int) -> str:
@@ -379,14 +388,14 @@ def _annexOf(server: int) -> str:
 def _alone(descriptor: int) -> int:
     """Close all descriptors but one, leave the standard streams without anything, and return the number that it has now."""
     os.dup2(descriptor, 3)
-    os.closerange(4, 1 << 16)
+    os.closerange(4, _DESCRIPTORS)
     with open(os.devnull, "r+b", buffering=0) as nothing:
         for number in range(3):
             os.dup2(nothing.fileno(), number)
     return 3
 
 
-def _born(request: dict[str, Any], given: Sequence[int]) -> list[str]:
+def _bornOfAnnex(request: dict[str, Any], given: Sequence[int]) -> list[str]:
     """Make of this process what was asked for, and return its command."""
     numbers: list[int] = request["numbers"]
     above = max((*numbers, *given)) + 1
