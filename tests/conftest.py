@@ -4,13 +4,15 @@ import functools
 import gc
 import importlib.metadata
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
+from hostile import processes
+from tests.live import nursery
 from tests.memory import Behind
 from tests.moments import memoryForAll, settle, spareReader
 
@@ -152,6 +154,17 @@ def behind() -> Iterator[Behind]:
     found = Behind()
     yield found
     found.end()
+
+
+@pytest.fixture
+def hostileForked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the processes of `hostile` forked from the nursery."""
+    plain = processes.start
+
+    def start(command: Sequence[str], descriptors: int = 0, **options: Any) -> Any:
+        return (nursery.start if nursery.mayFork(command, options) else plain)(command, descriptors, **options)
+
+    monkeypatch.setattr(processes, "start", start)
 
 
 @pytest.fixture(autouse=True, scope="module")

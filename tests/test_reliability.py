@@ -297,6 +297,7 @@ def test_moveTables() -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.usefixtures("hostileForked")
 def test_move(tmp_path: Path) -> None:
     """A short form of new code for open connections: nobody notices anything."""
     row = move(MOVES[0], tmp_path, 0.01)
