@@ -4,7 +4,7 @@ import functools
 import gc
 import importlib.metadata
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -113,10 +113,17 @@ class _Scheduling(LoadScopeScheduling):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let workers live through tests that are short of memory."""
+    """Let workers live through tests that are short of memory, and say only what is news: it costs as much as short tests."""
     for plugin in config.pluginmanager.get_plugins():
         if type(plugin).__name__ == "WorkerInteractor":  # not that of xdist.remote, whose source is run anew in a worker
             spareReader(plugin.channel.gateway._io)
+            plugin.sendevent = functools.partial(_sendNews, plugin.sendevent)
+
+
+def _sendNews(send: Callable[..., None], name: str, **given: Any) -> None:
+    isRoutine = name == "testreport" and given["data"]["outcome"] == "passed" and given["data"]["when"] != "call"
+    if not isRoutine and name not in ("logstart", "logfinish"):
+        send(name, **given)
 
 
 @pytest.hookimpl(optionalhook=True)
