@@ -8,14 +8,12 @@ import logging
 import flask
 import httpx
 import pytest
-from celery import Celery
-from celery.contrib.testing.worker import start_worker
-from fastapi import Depends, FastAPI
-from twisted_ws_publisher import AsyncPublisher, Publisher, celery
-from twisted_ws_publisher.fastapi import Push as AsyncPush
+from twisted_ws_publisher import AsyncPublisher, Publisher
 from twisted_ws_publisher.flask import Push
 
 from tests.live.support import running
+
+# FastAPI and Celery take half a second to load, which those that only collect these tests are spared.
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +72,9 @@ def test_flaskWithoutServer(caplog):
 
 def test_fastAPI(url):
     """An endpoint has the publisher as a dependency; its connections end with the application."""
+    from fastapi import Depends, FastAPI
+    from twisted_ws_publisher.fastapi import Push as AsyncPush
+
     push = AsyncPush(url)
     app = FastAPI(lifespan=push.lifespan)
 
@@ -91,6 +92,10 @@ def test_fastAPI(url):
 
 def test_celery(url, monkeypatch):
     """A worker publishes what a task was given, once however often the task is done."""
+    from celery import Celery
+    from celery.contrib.testing.worker import start_worker
+    from twisted_ws_publisher import celery
+
     monkeypatch.setenv("TWISTED_WS_URL", url)
     celery.get_publisher.cache_clear()
     app = Celery("shop", broker="memory://", backend="cache+memory://")
