@@ -19,6 +19,8 @@ from websockets.sync.client import connect
 from tests.live.support import PATIENCE
 
 _LISTENS = re.compile(r"WebDriver BiDi listening on (ws://\S+)")
+# Its add-ons, a process for the next page, and a page for the next tab: a third of its start, and no test is about them.
+_WITHOUT = {"extensions.enabledScopes": 0, "dom.ipc.processPrelaunch.enabled": False, "browser.newtabpage.enabled": False}
 
 
 class Tab:
@@ -64,6 +66,8 @@ def firefox(directory: Path) -> Iterator[Tab]:
     assert program, "Firefox is missing: make test installs it on Debian as root"
     profile = directory / "profile"
     profile.mkdir()
+    lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in _WITHOUT.items()]
+    (profile / "user.js").write_text("".join(lines))
     process = subprocess.Popen(
         [program, "--headless", "--no-remote", "--profile", profile, "--remote-debugging-port=0", "about:blank"],
         stdout=subprocess.DEVNULL,
