@@ -29,6 +29,9 @@ class Tab:
         self._count = 0
         self._loaded: set[str] = set()
         self.messages: list[str] = []  # what the console said
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> Any:
         """Call a DevTools method."""
@@ -57,15 +60,11 @@ class Tab:
         self.call("Log.clear")
         self.call("Emulation.clearDeviceMetricsOverride")
         self.call("Emulation.setEmulatedMedia", features=[])
-        self.offline(False)
+        self.call("Network.disable")
         self.messages.clear()
 
     def open(self, url: str) -> None:
         """Go to `url` and wait until the page is loaded."""
-        self.call("Page.enable")
-        self.call("Page.setLifecycleEventsEnabled", enabled=True)
-        self.call("Runtime.enable")
-        self.call("Log.enable")
         loader = self.call("Page.navigate", url=url)["loaderId"]
         # A script that runs while the page changes is never answered, so only the event says when it has changed.
         end = time.monotonic() + PATIENCE
@@ -152,12 +151,10 @@ def chromium(directory: Path) -> Iterator[Tab]:
         with connect(
             f"ws://127.0.0.1:{port}{path}", max_size=None, open_timeout=PATIENCE, ping_interval=None, proxy=None
         ) as socket:
-            browser = Tab(socket, "")
             socket.send(json.dumps({"id": 0, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
             target = _answer(socket, 0)["targetId"]
             socket.send(json.dumps({"id": 0, "method": "Target.attachToTarget", "params": {"targetId": target, "flatten": True}}))
-            browser = Tab(socket, _answer(socket, 0)["sessionId"])
-            yield browser
+            yield Tab(socket, _answer(socket, 0)["sessionId"])
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # with the script that started it
         process.wait()

@@ -35,7 +35,6 @@ class Place:
         origin = f"http://localhost:{port}"
         load = ""
         if self.isBrowser:
-            self._driver.open("about:blank")
             self._driver.open(origin + "/page")
             load = 'Object.assign(globalThis, await import("/twisted-ws.mjs")); sessionStorage.clear();'
         self.run(f"(async () => {{ globalThis.ORIGIN = {origin!r}; {load} {_TOOLS} }})()")

@@ -47,6 +47,14 @@ document.addEventListener("securitypolicyviolation", (event) => broken.push(even
 """
 
 
+@pytest.fixture
+def tab(tab: Tab) -> Iterator[Tab]:
+    """Return a tab that notes in each page what its policy forbids."""
+    script = tab.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH)["identifier"]
+    yield tab
+    tab.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+
 @contextmanager
 def _running(directory: Path, *arguments: str, **options: Any) -> Iterator[Running]:
     writeService(directory, _SERVICE)
@@ -57,10 +65,6 @@ def _running(directory: Path, *arguments: str, **options: Any) -> Iterator[Runni
 
 
 def _open(tab: Tab, server: Running, section: str = "now", scheme: str = "http") -> None:
-    tab.open("about:blank")
-    tab.call("Log.clear")
-    tab.messages.clear()
-    tab.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH)
     tab.open(f"{scheme}://localhost:{server.port(scheme)}/admin/#{section}")
     tab.wait("[...document.querySelectorAll('section, #login')].some(each => each.checkVisibility())")
 

@@ -35,7 +35,6 @@ _BEGIN = """(async () => {
 
 def _visit(tab: Tab, port: int, **options: Any) -> Any:
     """Open an empty page of the server, and begin; return the transport that the client has found."""
-    tab.open("about:blank")
     tab.open(f"http://localhost:{port}/nothing")
     tab.messages.clear()
     tab.run("sessionStorage.clear()")

@@ -17,9 +17,6 @@ _SEND = """(text => {
 
 
 def _open(tab: Tab, server: Running, scheme: str = "http") -> None:
-    tab.open("about:blank")  # the page of the test before complains that its server has gone
-    tab.call("Log.clear")
-    tab.messages.clear()
     tab.open(f"{scheme}://localhost:{server.port('ws' if scheme == 'http' else 'wss')}/")
     tab.wait("document.getElementById('status').textContent === 'connected'")
 

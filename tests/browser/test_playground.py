@@ -36,9 +36,6 @@ _CONTRASTS = """(() => {
 
 
 def _open(tab: Tab, server: Running, scheme: str = "http") -> None:
-    tab.open("about:blank")
-    tab.call("Log.clear")
-    tab.messages.clear()
     tab.open(f"{scheme}://localhost:{server.port('ws' if scheme == 'http' else 'wss')}/")
     tab.wait("document.getElementById('channel-status').textContent === 'subscribed to playground'")
     tab.wait("document.getElementById('position').textContent.includes(':')")
@@ -244,8 +241,6 @@ def test_whereThePresenceIsSecret(tab: Tab, tmp_path: Path) -> None:
 def test_withoutChannels(tab: Tab, tmp_path: Path) -> None:
     """Where there are no channels, there is no playground, and the console stays empty."""
     with running(tmp_path, "--service", "/ws=demo") as server:
-        tab.open("about:blank")
-        tab.messages.clear()
         tab.open(f"http://localhost:{server.port('ws')}/")
         tab.wait("document.getElementById('status').textContent === 'connected'")
         assert tab.run("document.getElementById('playground').checkVisibility()") is False

@@ -250,19 +250,23 @@ def test_nothingIsWiderThanAPhone(site: Path, tab: Tab) -> None:
     """No page is wider than a phone, no code is cut off, only tables of figures are scrolled, and what is, by keyboard, too."""
     tab.resize(390, 844)
     wide, mute = [], []
-    scrolled = (
-        "[...document.querySelectorAll('.content *')].filter((each) => each.scrollWidth > each.clientWidth + 1"
-        " && /auto|scroll/.test(getComputedStyle(each).overflowX) && each.tabIndex < 0)"
-    )
-    tables = "[...document.querySelectorAll('.content *')].filter((each) => each.clientWidth && !each.querySelector('.figures')"
-    cut = f"{tables} && !each.closest('.demo') && each.matches('pre, .table-wrapper') && each.scrollWidth > each.clientWidth + 1)"
+    looks = """(() => {
+        const wider = [...document.querySelectorAll(".content *")].filter((each) => each.scrollWidth > each.clientWidth + 1);
+        const scrolled = (each) => each.tabIndex < 0 && /auto|scroll/.test(getComputedStyle(each).overflowX);
+        const isFree = (each) => !each.clientWidth || each.closest(".demo") || each.querySelector(".figures");
+        const cut = (each) => each.matches("pre, .table-wrapper") && !isFree(each);
+        return [
+            document.documentElement.scrollWidth,
+            [...wider.filter(scrolled).map((each) => each.outerHTML), ...wider.filter(cut).map((each) => each.textContent)],
+        ];
+    })()"""
     for path in sorted(site.rglob("*.html")):
         tab.open(path.as_uri())
         name = str(path.relative_to(site))
-        if tab.run("document.documentElement.scrollWidth") > 390:
+        width, found = tab.run(looks)
+        if width > 390:
             wide.append(name)
-        mute += [f"{name}: {each}" for each in tab.run(f"{scrolled}.map((each) => each.outerHTML.slice(0, 80))")]
-        mute += [f"{name}: {each}" for each in tab.run(f"{cut}.map((each) => each.textContent.slice(0, 80))")]
+        mute += [f"{name}: {each[:80]}" for each in found]
     assert (wide, mute) == ([], [])
 
 
