@@ -163,7 +163,7 @@ class Figures:
 
     def _run(self) -> None:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
-        while not self._ends.wait(0.05):
+        while not self._ends.wait(0.15):
             connection.request("GET", "/metrics")
             self.look(connection.getresponse().read().decode())
         connection.close()
@@ -182,8 +182,8 @@ def nobodyNotices(daemon: Running, place: Path) -> None:
     """Reload twice in a row, while clients of all kinds look."""
     port, http = daemon.port("ws"), daemon.port("http")
     with (
-        Crowd(port, KINDS, 5, 0.2) as crowd,
-        Publications(http, 5, 100, 100, broadcasts=True) as publications,
+        Crowd(port, KINDS, 5, 0.4) as crowd,
+        Publications(http, 5, 50, 100, broadcasts=True) as publications,
         Figures(http) as figures,
     ):
         for number in range(1, 3):
@@ -226,7 +226,7 @@ def test_newCodeThatFails() -> None:
     """If new code raises for the few connections that it gets first, the others go on with the old code, as the command says."""
     kinds = {"counter": 150, "raw": 10}
     with server(2, mayFail=True) as (daemon, place):
-        with Crowd(daemon.port("ws"), kinds, 5, 0.2) as crowd, Publications(daemon.port("http"), 5, 50) as publications:
+        with Crowd(daemon.port("ws"), kinds, 5, 0.5) as crowd, Publications(daemon.port("http"), 5, 25) as publications:
             before = set(workers(daemon))
             write(place, "broken")
             code, said = reload(place, "--services")
@@ -249,7 +249,7 @@ def test_aDeathInTheMiddle(dying: str) -> None:
     kinds = {"raw": 20, "counter": 100, "json": 20}
     with server(1, **{dying: "dies"}) as (daemon, place):
         port, http = daemon.port("ws"), daemon.port("http")
-        with Crowd(port, kinds, 5, 0.2) as crowd, Publications(http, 5, 100) as publications:
+        with Crowd(port, kinds, 5, 0.5) as crowd, Publications(http, 5, 50) as publications:
             write(place, "v1", **{dying: "dies"})
             reload(place, "--services")
             daemon.waitFor("SIGKILL" if dying == "new" else "workers that have the new services: 1")

@@ -182,7 +182,7 @@ class _Shared(ssl.SSLSocket):
 
 def unverified() -> ssl.SSLContext:
     """Return TLS settings of a client that takes any certificate."""
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the system's certificates, which take long to load
     context.sslsocket_class = _Shared
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

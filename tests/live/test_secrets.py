@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -393,16 +394,24 @@ def commandLines(pid: int) -> bytes:
     return b" ".join([found, *(commandLines(int(each)) for each in children)])
 
 
-@pytest.mark.parametrize("workers", ["", "workers = 2\n"], ids=["one", "workers"])
-def test_noneIsSaid(tmp_path: Path, workers: str) -> None:
-    """With every authenticator, key and password in use, and each refusal driven, no secret is in the log, an answer or argv."""
-    made = tokens()
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "shopsettings.py").write_text(
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Make a site of Django with a user who is logged in; return its directory and the key of the session."""
+    place = tmp_path_factory.mktemp("django")
+    (place / "site").mkdir()
+    (place / "site" / "shopsettings.py").write_text(
         SETTINGS.replace("planted-secret-0123456789-0123456789", SECRETS["django"])
     )
-    (session,) = onSite(tmp_path, "call_command('migrate', verbosity=0); login(User.objects.create_user('ann'))")
-    made["django"] = session
+    (session,) = onSite(place, "call_command('migrate', verbosity=0); login(User.objects.create_user('ann'))")
+    return place / "site", session
+
+
+@pytest.mark.parametrize("workers", ["", "workers = 2\n"], ids=["one", "workers"])
+def test_noneIsSaid(tmp_path: Path, site: tuple[Path, str], workers: str) -> None:
+    """With every authenticator, key and password in use, and each refusal driven, no secret is in the log, an answer or argv."""
+    made = tokens()
+    shutil.copytree(site[0], tmp_path / "site")
+    made["django"] = site[1]
     chain = '"site", "ticket", "introspection", "shop", "basic", "guest"'
     with (
         backEnd() as back,
@@ -426,7 +435,7 @@ def test_noneIsSaid(tmp_path: Path, workers: str) -> None:
         if not workers:
             options += ("--engine", f"redis://127.0.0.1:{valkey.port}", "--engine-password-file", "redis.password")
         command = TWISTD if workers else (*TWIST[:-2], "--log-level=debug", *TWIST[-2:])
-        with running(tmp_path, *options, command=command, mayFail=True, close_fds=True) as server:
+        with running(tmp_path, *options, command=command, mayFail=True) as server:
             driver = Driver(server)
             for kind, names in KINDS_OF_TOKENS.items():
                 for name in (*names, "forged", "key"):
