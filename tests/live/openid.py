@@ -1,10 +1,13 @@
-"""A real OpenID provider, as a process: discovery, keys by URL, logins with PKCE, client credentials and refresh tokens."""
+"""A real OpenID provider, in a Node: discovery, keys by URL, logins with PKCE, client credentials and refresh tokens."""
 
 from __future__ import annotations
 
+import atexit
 import base64
+import functools
 import hashlib
 import http.cookiejar
+import itertools
 import json
 import re
 import subprocess
@@ -28,14 +31,68 @@ SCRIPT = Path(__file__).with_suffix(".mjs")
 SECRET = "planted-client-secret-0123456789-0123456789"
 
 
+# An RSA key takes long to make, so there are no more than may meet.
+_TURNS = itertools.cycle(range(4))
+_rsaKey = functools.cache(lambda turn: rsa.generate_private_key(65537, 2048))
+
+
 def newKeys() -> list[dict[str, Any]]:
     """Return new private keys for RS256 and ES256, with ids of their own."""
-    keys = (rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1()))
+    keys = (_rsaKey(next(_TURNS)), ec.generate_private_key(ec.SECP256R1()))
     found = [RSAAlgorithm.to_jwk(keys[0], as_dict=True), ECAlgorithm.to_jwk(keys[1], as_dict=True)]
     for each in found:
         each.pop("key_ops", None)  # what a private key is for; the provider would publish it with the public one
         each |= {"use": "sig", "kid": uuid.uuid4().hex}
     return found
+
+
+class _Node:
+    """The process that has all providers: to load what they are made of takes longer than most of them live."""
+
+    def __init__(self) -> None:
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self._process = subprocess.Popen(["node", str(SCRIPT)], env=environment(), **pipes)
+        self._lines: dict[str, list[str]] = {}
+        self._news = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        atexit.register(self._end)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            port, _, text = line.rstrip("\n").partition(" ")
+            with self._news:
+                self._lines.setdefault(port, []).append(text)
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def ask(self, task: str, answer: str, port: int, **options: Any) -> list[str]:
+        """Ask for something, and return the lines of this port since then, to which others are added, once `answer` is there."""
+        assert self._process.stdin is not None
+        self._lines[str(port)] = lines = []
+        self._process.stdin.write(json.dumps({"task": task, "port": port, **options}) + "\n")
+        self._process.stdin.flush()
+        with self._news:
+            self._news.wait_for(lambda: answer in lines or self._ended, PATIENCE)
+        assert answer in lines, self._lines
+        return lines
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(PATIENCE)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+@functools.cache
+def _node() -> _Node:
+    return _Node()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -89,43 +146,20 @@ class Provider:
             "clients": [page, machine],
             "seconds": seconds,
         }
-        self._process: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
+        self._runs = False
         self.lines: list[str] = []
 
     def start(self) -> None:
-        """Start it, or start it anew with the keys that it has now; it has forgotten its sessions then, and `lines` are new."""
+        """Start it, or start it anew with the keys that it has now; `lines` are new then."""
         self.stop()
-        options = json.dumps({**self._options, "keys": self.keys})
-        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        self._process = subprocess.Popen(["node", str(SCRIPT)], env=environment(), **pipes)
-        assert self._process.stdin is not None
-        self._process.stdin.write(options)
-        self._process.stdin.close()
-        self.lines = lines = []
-        ready = threading.Event()
-
-        def read(output: Any) -> None:
-            for line in output:
-                lines.append(line.rstrip("\n"))
-                if line == "ready\n":
-                    ready.set()
-            ready.set()
-
-        self._reader = threading.Thread(target=read, args=(self._process.stdout,), daemon=True)
-        self._reader.start()
-        ready.wait(PATIENCE)
-        assert "ready" in lines, lines
+        self.lines = _node().ask("start", "ready", **self._options, keys=self.keys)
+        self._runs = True
 
     def stop(self) -> None:
-        """End it."""
-        if self._process is not None and self._reader is not None:
-            self._process.kill()
-            self._process.wait()
-            self._reader.join(PATIENCE)
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-            self._process = None
+        """End it: nothing listens, and there are no connections."""
+        if self._runs:
+            _node().ask("stop", "stopped", port=self._options["port"])
+            self._runs = False
 
     @property
     def fetches(self) -> int:

@@ -399,9 +399,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Make a site of Django with a user who is logged in; return its directory and the key of the session."""
     place = tmp_path_factory.mktemp("django")
     (place / "site").mkdir()
-    (place / "site" / "shopsettings.py").write_text(
-        SETTINGS.replace("planted-secret-0123456789-0123456789", SECRETS["django"])
-    )
+    (place / "site" / "shopsettings.py").write_text(SETTINGS.replace("planted-secret-0123456789-0123456789", SECRETS["django"]))
     (session,) = onSite(place, "call_command('migrate', verbosity=0); login(User.objects.create_user('ann'))")
     return place / "site", session
 
