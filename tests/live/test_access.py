@@ -195,9 +195,8 @@ def test_ticketsOfTwoMachines(tmp_path: Path) -> None:
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
             options = configured(tmp_path / name, table, key="k" * 32)
-            # Processes that are forked from one that has loaded the package would have one id; close_fds keeps them from that.
             engine = ("--engine", f"redis://127.0.0.1:{valkey.port}")
-            servers.append(stack.enter_context(running(tmp_path / name, *options, *engine, close_fds=True)))
+            servers.append(stack.enter_context(running(tmp_path / name, *options, *engine)))
         threads = stack.enter_context(ThreadPoolExecutor(8))
         for maker in servers:
             token = json.loads(maker.curl("--json", '{"user": "ann"}', path="/api/tickets"))["token"]

@@ -72,8 +72,7 @@ class _Machine:
     @contextmanager
     def __call__(self) -> Iterator[Running]:
         ports = ("--port", str(self._ports[0]), "--broadcast-port", str(self._ports[1]))
-        # Processes that are forked from one that has loaded the package would have one id; this option keeps them from that.
-        with running(self._directory, *self._options, ports=ports, close_fds=True) as server:
+        with running(self._directory, *self._options, ports=ports) as server:
             yield server
 
 

@@ -174,9 +174,9 @@ def test_twoDaemons(postgres: Postgres, tmp_path: Path) -> None:
     """Of two daemons one consumes; when it is killed, the other goes on, and each message is published once."""
     with Server() as valkey, ExitStack() as stack:
         options = (*CHANNELS, "--engine", f"redis://127.0.0.1:{valkey.port}", "--outbox", postgres.dsn)
-        first = stack.enter_context(starting(tmp_path, [*TWISTD, *PORTS, *options], close_fds=True))
+        first = stack.enter_context(starting(tmp_path, [*TWISTD, *PORTS, *options]))
         first.waitFor(WORKS)
-        second = stack.enter_context(running(tmp_path, *options, close_fds=True))
+        second = stack.enter_context(running(tmp_path, *options))
         second.waitFor("another server consumes it")
         with Writer(postgres) as writer:
             writer.write(600, 300)
