@@ -35,5 +35,5 @@ def makeEnvironment(place: Path, isBare: bool = False) -> Path:
 
 def install(environment: Path, wheel: Path) -> None:
     """Install a wheel into an environment, given its bin directory, and nothing that it needs."""
-    pip = [sys.executable, "-m", "pip", "--python", str(environment / "python"), "install", "--quiet", str(wheel)]
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "python"), "install", "--quiet", "--no-compile", str(wheel)]
     subprocess.run(pip, check=True, env={**os.environ, **OFFLINE})
