@@ -13,7 +13,9 @@ from pathlib import Path
 OFFLINE = {
     "PIP_NO_INDEX": "1",
     "PIP_NO_DEPS": "1",
-    "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it the other way round
+    # pip reads these the other way round. What is used is compiled then.
+    "PIP_NO_BUILD_ISOLATION": "0",
+    "PIP_NO_COMPILE": "0",
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
 }
 
@@ -35,5 +37,5 @@ def makeEnvironment(place: Path, isBare: bool = False) -> Path:
 
 def install(environment: Path, wheel: Path) -> None:
     """Install a wheel into an environment, given its bin directory, and nothing that it needs."""
-    pip = [sys.executable, "-m", "pip", "--python", str(environment / "python"), "install", "--quiet", "--no-compile", str(wheel)]
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "python"), "install", "--quiet", str(wheel)]
     subprocess.run(pip, check=True, env={**os.environ, **OFFLINE})

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ UPGRADE = (
 )
 EVENTS = "Accept: text/event-stream\r\n"
 
+State = Callable[[], dict[str, int]]
+Publish = Callable[[str], None]
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Running]:
@@ -76,20 +80,31 @@ def _ask(server: Running, path: str, lines: str = "") -> socket.socket:
     return client
 
 
-def _state(server: Running, channel: str) -> dict[str, int]:
+@pytest.fixture
+def state(server: Running) -> Iterator[State]:
+    """Yield what tells how the process and the channel ``a`` are."""
     with server.client("/state") as client:
-        client.send(channel)
-        found: dict[str, int] = json.loads(client.recv(PATIENCE))
-        return found
+
+        def ask() -> dict[str, int]:
+            client.send("a")
+            found: dict[str, int] = json.loads(client.recv(PATIENCE))
+            return found
+
+        yield ask
 
 
-def _until(server: Running, channel: str, holds: Callable[[dict[str, int]], bool]) -> None:
-    until(lambda: holds(_state(server, channel)))
+@pytest.fixture
+def publish(server: Running) -> Iterator[Publish]:
+    """Yield what publishes a text to the channel ``a``."""
+    with contextlib.closing(HTTPConnection("localhost", server.port("http"), timeout=PATIENCE)) as connection:
 
+        def tell(text: str) -> None:
+            connection.request("POST", "/channels/a", text.encode())
+            answer = connection.getresponse()
+            assert answer.status == 200, answer.read()
+            answer.read()
 
-def _publish(server: Running, channel: str, text: str) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(server.curl("--data-binary", "@-", path=f"/channels/{channel}", body=text.encode()))
-    return answer
+        yield tell
 
 
 def _events(stream: Any) -> Iterator[tuple[int, str]]:
@@ -107,47 +122,47 @@ def _events(stream: Any) -> Iterator[tuple[int, str]]:
             named = False
 
 
-def test_whoStallsIsEndedAndTheOthersGetAll(server: Running) -> None:
+def test_whoStallsIsEndedAndTheOthersGetAll(server: Running, state: State, publish: Publish) -> None:
     """Of 30 MB, a raw, a JSON, an event and a polling client that read nothing hold their caps at most; the others get all."""
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(server.client("/close/a"))
         stream = stack.enter_context(stack.enter_context(_ask(server, "/close/a", EVENTS)).makefile("rb"))
         for lines in UPGRADE, UPGRADE + V1, EVENTS:
             stack.enter_context(_ask(server, "/close/a", lines))
-        _until(server, "a", lambda state: state["subscribers"] == 5)
+        until(lambda: state()["subscribers"] == 5)
         poller = stack.enter_context(_ask(server, "/close/a?wait=60"))
-        _until(server, "a", lambda state: state["subscribers"] == 6)
+        until(lambda: state()["subscribers"] == 6)
         events = _events(stream)
-        before = _state(server, "a")["resident"]
+        before = state()["resident"]
         for number in range(COUNT):
             text = f"{number} {'x' * SIZE}"
-            _publish(server, "a", text)
+            publish(text)
             assert reader.recv(PATIENCE) == text
             assert next(events) == (number + 1, text)
             # Each answer would have a megabyte: they are asked for behind each other, and none is read.
             poller.sendall(b"GET /close/a?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert _state(server, "a")["waits"] < 4 * (CAP + 2 * SIZE)
-        assert _state(server, "a")["resident"] - before < 50 * CAP
+            assert state()["waits"] < 4 * (CAP + 2 * SIZE)
+        assert state()["resident"] - before < 50 * CAP
         waited = [int(size) for size in re.findall(r"(\d+) bytes (?:of channel messages )?wait for it", server.output)]
         assert len(waited) == 3
         assert all(size <= CAP + 2 * SIZE for size in waited), waited
         assert server.output.count("the event stream ends") == 1
         assert server.output.count("(1013)") == 2
-        _until(server, "a", lambda state: state["subscribers"] == 2)
+        until(lambda: state()["subscribers"] == 2)
 
 
 @pytest.mark.parametrize(("path", "enough"), [("/drop/a", 2), ("/latest/a", 1)])
-def test_whoStallsGoesOnWithTheNewest(server: Running, path: str, enough: int) -> None:
+def test_whoStallsGoesOnWithTheNewest(server: Running, state: State, publish: Publish, path: str, enough: int) -> None:
     """With the other policies nobody is ended: who reads again gets what is left in order, up to the newest, then what comes."""
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(server.client(path))
         json_ = stack.enter_context(server.client(path, max_queue=1, subprotocols=[Subprotocol("twisted-ws.v1")]))
         stream = stack.enter_context(stack.enter_context(_ask(server, path, EVENTS)).makefile("rb"))
-        _until(server, "a", lambda state: state["subscribers"] == 3)
+        until(lambda: state()["subscribers"] == 3)
         for number in range(COUNT):
-            _publish(server, "a", f"{number} {'x' * SIZE}")
+            publish(f"{number} {'x' * SIZE}")
             assert str(reader.recv(PATIENCE)).partition(" ")[0] == str(number)
-            assert _state(server, "a")["waits"] < 2 * (CAP + 2 * SIZE)
+            assert state()["waits"] < 2 * (CAP + 2 * SIZE)
         for found in _frames(json_), _events(stream):
             got = []
             while not got or got[-1] != COUNT:
@@ -156,7 +171,7 @@ def test_whoStallsGoesOnWithTheNewest(server: Running, path: str, enough: int) -
                 got.append(offset)
             assert enough <= len(got) < COUNT
             assert got == sorted(set(got))
-        _publish(server, "a", "last")
+        publish("last")
         assert reader.recv(PATIENCE) == "last"
         assert next(_frames(json_)) == (COUNT + 1, "last")
         assert next(found) == (COUNT + 1, "last")
