@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tomllib
 from dataclasses import fields
@@ -14,7 +13,7 @@ import pytest
 import trustme
 
 from tests.commands.support import command
-from tests.live.nursery import BIN
+from tests.live.nursery import BIN, run
 from tests.live.support import PATIENCE, curl, environment, running
 from tests.ports import freePort
 from twisted_ws.commands.init import KINDS
@@ -36,7 +35,7 @@ def ran(directory: Path, *words: str) -> str:
     """Return what a program prints, after its success."""
     # A user's pytest has none of the plugins that the tests of this package need.
     env = environment(directory, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
-    done = subprocess.run(words, cwd=directory, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = run(words, PATIENCE, cwd=directory, env=env, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
